@@ -1,0 +1,33 @@
+# `make pretrain` and `make test` each set up what they need in .venv, once.
+VENV := .venv
+PYTHON := python3
+BIN := $(VENV)/bin
+
+.PHONY: pretrain test test-slow quality style clean
+
+$(VENV)/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[test,quality]'
+	touch $@
+
+pretrain: $(VENV)/installed
+	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+		recipes/pretrain_sdmi.py --output_dir runs/shapes-sdmi
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: $(VENV)/installed
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+quality: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+style: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build *.egg-info
