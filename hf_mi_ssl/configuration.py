@@ -1,0 +1,162 @@
+"""The table's columns as the fields of two strict configurations: `config.json` on the Hub is the row.
+
+SDMI has columns that JMI lacks (predictor, target), so combinations that mean nothing cannot be written down.
+There is no `from __future__ import annotations` here: it would switch the type checks of `@strict` off.
+"""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, PreTrainedConfig
+
+from .encoders import encoder_config as named_encoder_config
+from .errors import UserError, unknown
+from .methods import METHODS, get_method
+from .mi import CRITICS, JOINT_TERMS, MARGINAL_TERMS
+
+# What transformers itself writes into or passes to a configuration beside its fields.
+_FOREIGN_KEYS = {
+    "_attn_implementation_internal",
+    "_commit_hash",
+    "_experts_implementation_internal",
+    "_name_or_path",
+    "attn_implementation",
+    "auto_map",
+    "experts_implementation",
+    "model_type",
+    "name_or_path",
+    "num_labels",
+    "output_attentions",
+    "torch_dtype",
+}
+
+
+@strict
+class MISSLConfig(PreTrainedConfig):
+    """The columns that both paradigms have.
+
+    Args:
+        encoder_config (`dict` or `PreTrainedConfig`, *optional*, defaults to `resnet_tiny`): the encoder f_θ.
+        method (`str`, *optional*): the row this configuration started from; a record, nothing reads it.
+        critic (`str`, *optional*, defaults to `"cosine"`): T(a, b), a name in `hf_mi_ssl.mi.CRITICS`.
+        temperature (`float`, *optional*, defaults to 0.2): τ > 0; scores are divided by it.
+        joint (`dict[str, float]`): weight of each joint term.
+        marginal (`dict[str, float]`): weight of each marginal term; empty where a predictor stands in for M.
+        projector_hidden_size (`int`, *optional*, defaults to 512): width of the projector's hidden layers.
+        projector_num_layers (`int`, *optional*, defaults to 2): linear layers of the projector.
+        projector_output_norm (`bool`, *optional*, defaults to `False`): batch norm after its last layer.
+        projection_size (`int`, *optional*, defaults to 128): D, the size of the embedding z.
+    """
+
+    encoder_config: dict | PreTrainedConfig | None = None
+    method: str | None = None
+    critic: str = "cosine"
+    temperature: int | float = 0.2
+    joint: dict[str, int | float] | None = None
+    marginal: dict[str, int | float] | None = None
+    projector_hidden_size: int = 512
+    projector_num_layers: int = 2
+    projector_output_norm: bool = False
+    projection_size: int = 128
+
+    sub_configs = {"encoder_config": AutoConfig}
+
+    def __post_init__(self, **kwargs):
+        for name in kwargs:
+            if name not in _FOREIGN_KEYS:
+                raise unknown(f"column of {type(self).__name__}", name, self.columns())
+        if self.encoder_config is None:
+            self.encoder_config = named_encoder_config("resnet_tiny", image_size=64)
+        elif isinstance(self.encoder_config, dict):
+            settings = dict(self.encoder_config)
+            self.encoder_config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+        self.joint = {"expected_score": 1.0} if self.joint is None else self.joint
+        self.marginal = {} if self.marginal is None else self.marginal
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def columns(cls) -> list[str]:
+        """The names of the columns of this paradigm."""
+        inherited = PreTrainedConfig.__dataclass_fields__
+        return [name for name in cls.__dataclass_fields__ if name not in inherited and name != "sub_configs"]
+
+    @classmethod
+    def from_method(cls, name: str, **columns):
+        """The row of that name, with some columns overridden.
+
+        Raises:
+            UserError: for an unknown method or column, a method of the other paradigm, or a value that cannot be.
+        """
+        row = get_method(name)
+        if row.paradigm != cls.model_type:
+            recipe = f"recipes/pretrain_{row.paradigm}.py"
+            peers = ", ".join(other.name for other in METHODS.values() if other.paradigm == cls.model_type)
+            raise UserError(
+                f"{name!r} is a method of {row.paradigm.upper()}: use {recipe}, or one of {cls.model_type.upper()}: {peers}"
+            )
+        for column in columns:
+            if column not in cls.columns():
+                raise unknown(f"column of {cls.__name__}", column, cls.columns())
+        try:
+            return cls(method=name, **(row.columns | columns))
+        except StrictDataclassError as error:  # wraps what a check raised; its own text is many lines
+            raise UserError(f"{name}: {error.__cause__ or error}") from error
+
+    def validate_terms(self):
+        _known("critic", [self.critic], CRITICS)
+        _known("joint term", self.joint, JOINT_TERMS)
+        _known("marginal term", self.marginal, MARGINAL_TERMS)
+        if not self.joint:
+            raise UserError("a method needs a joint term: without one nothing holds the two views together")
+
+    def validate_sizes(self):
+        for column in ("temperature", "projector_hidden_size", "projector_num_layers", "projection_size"):
+            if not getattr(self, column) > 0:
+                raise UserError(f"{column} must be above 0, got {getattr(self, column)}")
+
+
+@strict
+class SDMIConfig(MISSLConfig):
+    """The columns of self-distillation: those of `MISSLConfig`, and how the two branches differ.
+
+    Args:
+        target (`str`, *optional*, defaults to `"gradient"`): the M-step: `reset`, `ema` or `gradient`.
+        target_init (`str`, *optional*, defaults to `"same"`): whether a target with parameters of its own starts as
+            the online branch or from an `independent` draw.
+        target_momentum (`float`, *optional*, defaults to 0.99): m of ξ ← m ξ + (1 − m) θ at the first step; it grows
+            to 1 along a cosine (BYOL, arXiv 2006.07733 §3.3). Used by `ema`.
+        m_step_every (`int`, *optional*, defaults to 1): E-steps for each M-step. Used by `gradient`.
+        symmetric (`bool`, *optional*, defaults to `False`): average over both orders of the views.
+        predictor_hidden_size (`int`, *optional*): width of the predictor; none without it.
+    """
+
+    model_type = "sdmi"
+
+    target: Literal["reset", "ema", "gradient"] = "gradient"
+    target_init: Literal["same", "independent"] = "same"
+    target_momentum: int | float = 0.99
+    m_step_every: int = 1
+    symmetric: bool = False
+    predictor_hidden_size: int | None = None
+
+    def validate_target(self):
+        if not 0 <= self.target_momentum <= 1:
+            raise UserError(f"target_momentum must lie between 0 and 1, got {self.target_momentum}")
+        if self.m_step_every < 1:
+            raise UserError(f"m_step_every must be at least 1, got {self.m_step_every}")
+        if self.predictor_hidden_size is not None and self.predictor_hidden_size < 1:
+            raise UserError(f"predictor_hidden_size must be above 0, got {self.predictor_hidden_size}")
+
+
+@strict
+class JMIConfig(MISSLConfig):
+    """The columns of joint maximisation: those of `MISSLConfig` and no more. Symmetry is the absence of columns."""
+
+    model_type = "jmi"
+
+
+def _known(kind: str, names, registry) -> None:
+    for name in names:
+        if name not in registry:
+            raise unknown(kind, name, registry)

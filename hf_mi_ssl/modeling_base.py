@@ -1,0 +1,132 @@
+"""What both paradigms share: the encoder as a model of its own, the encoder→projector branch, the output."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import ModelOutput
+
+from .configuration import MISSLConfig
+from .encoders import build_encoder, representation_size
+from .mi import Bound, MIObjective
+from .nn.heads import Projector
+
+
+@dataclass
+class MIPreTrainingOutput(ModelOutput):
+    """What a pre-training forward returns.
+
+    Args:
+        loss (`Tensor`, scalar): −L = −(ΣJ − ΣM), of the global batch.
+        joint (`dict[str, Tensor]`): each weighted joint term, scalars (nats for score-based terms).
+        marginal (`dict[str, Tensor]`): each weighted marginal term.
+        value (`Tensor`, scalar): L = ΣJ − ΣM. A lower bound on MI only where the row says so.
+        embeddings_a, embeddings_b (`Tensor`, (n, D)): the local embeddings of the views that the terms compared.
+    """
+
+    loss: Tensor | None = None
+    joint: dict[str, Tensor] | None = None
+    marginal: dict[str, Tensor] | None = None
+    value: Tensor | None = None
+    embeddings_a: Tensor | None = None
+    embeddings_b: Tensor | None = None
+
+
+class MISSLPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation. The attribute `encoder` is the stock encoder f_θ in every model here."""
+
+    config: MISSLConfig
+    base_model_prefix = "encoder"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # Only heads get here: a nested encoder is initialised by its own library. Linear layers as torch does.
+        if isinstance(module, nn.Linear):
+            init.kaiming_uniform_(module.weight, a=5**0.5)
+            if module.bias is not None:
+                bound = module.in_features**-0.5
+                init.uniform_(module.bias, -bound, bound)
+        else:
+            super()._init_weights(module)
+
+
+class EncoderModel(MISSLPreTrainedModel):
+    """The encoder alone: what `AutoModel` returns for a full checkpoint. Heads and target are left behind."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^projector\.", r"^predictor\.", r"^target\."]
+
+    def __init__(self, config: MISSLConfig):
+        super().__init__(config)
+        self.encoder = build_encoder(config.encoder_config)
+        self.post_init()
+
+    def forward(self, pixel_values: Tensor, **kwargs) -> BaseModelOutputWithPooling:
+        """(n, 3, H, W) -> `pooler_output`: the representation h, (n, H)."""
+        outputs = self.encoder(pixel_values, **kwargs)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=outputs.last_hidden_state, pooler_output=outputs.pooler_output.flatten(1)
+        )
+
+
+class MISSLForPreTraining(MISSLPreTrainedModel):
+    """Encoder, projector and objective: what a method of either paradigm trains.
+
+    `phases` names the steps that a training step is made of: "E" ascends in θ, "M" (two-encoder SDMI) in ξ.
+    """
+
+    phases: tuple[str, ...] = ("E",)
+
+    def __init__(self, config: MISSLConfig):
+        super().__init__(config)
+        self.encoder = build_encoder(config.encoder_config)
+        self.projector = build_projector(config)
+        self.objective = MIObjective(config.critic, config.temperature, config.joint, config.marginal)
+
+    @property
+    def branches(self) -> dict[str, tuple[PreTrainedModel, nn.Module]]:
+        """(encoder, projector) of each branch with parameters of its own, by name."""
+        return {"online": (self.encoder, self.projector)}
+
+    def embed(self, view: Tensor) -> Tensor:
+        """view (n, 3, H, W) -> embedding z (n, D)."""
+        return self.projector(self.encoder(view).pooler_output.flatten(1))
+
+
+def build_projector(config: MISSLConfig) -> Projector:
+    """The projector of the configuration's columns, sized to its encoder."""
+    return Projector(
+        representation_size(config.encoder_config),
+        config.projector_hidden_size,
+        config.projection_size,
+        config.projector_num_layers,
+        config.projector_output_norm,
+    )
+
+
+def mean_bound(bounds: list[Bound]) -> Bound:
+    """The mean over view orders, term by term."""
+    return Bound(
+        joint={name: sum(bound.joint[name] for bound in bounds) / len(bounds) for name in bounds[0].joint},
+        marginal={name: sum(bound.marginal[name] for bound in bounds) / len(bounds) for name in bounds[0].marginal},
+    )
+
+
+def pretraining_output(bound: Bound, embeddings_a: Tensor, embeddings_b: Tensor) -> MIPreTrainingOutput:
+    """The output of a forward pass: the loss is the negative of the bound."""
+    value = bound.value
+    return MIPreTrainingOutput(
+        loss=-value,
+        joint={name: term.detach() for name, term in bound.joint.items()},
+        marginal={name: term.detach() for name, term in bound.marginal.items()},
+        value=value.detach(),
+        embeddings_a=embeddings_a.detach(),
+        embeddings_b=embeddings_b.detach(),
+    )
