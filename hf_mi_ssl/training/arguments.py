@@ -1,0 +1,159 @@
+"""The arguments of the pre-training recipes: a YAML file, overridden by the command line. Everything but the table."""
+
+import difflib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import yaml
+from transformers import HfArgumentParser
+
+from ..errors import UserError
+
+
+def _flag(help: str, default=None, **more):
+    return field(default=default, metadata={"help": help} | more)
+
+
+def _pairs(help: str):
+    return field(default_factory=list, metadata={"help": help, "nargs": "+", "action": "extend", "metavar": "KEY=VALUE"})
+
+
+@dataclass
+class PretrainingArguments:
+    """What a run is made of, apart from the row. Saved as `training_args.json`, never inside the model."""
+
+    # the method
+    method: str = _flag("a row of the table (`hf-mi-ssl methods` lists them)", "")
+    set: list[str] = _pairs("columns of the row to override, e.g. temperature=0.1 projection_size=256")
+    # the encoder
+    encoder: str = _flag("an encoder by name, or timm/<name>, initialised at random", "resnet_tiny")
+    init_from: str | None = _flag("continue from this encoder instead: a Hub id or a local directory")
+    image_size: int = _flag("side of the views in pixels", 64)
+    # the data
+    dataset_name: str = _flag("Hub id, local directory, imagefolder, parquet, or shapes (the embedded corpus)", "shapes")
+    data_files: list[str] = _pairs("files of a split, e.g. train=train.parquet test=test.parquet")
+    data_dir: str | None = _flag("directory of an imagefolder or parquet data set")
+    train_split: str = _flag("split to train on; its labels are never used for that", "train")
+    eval_split: str | None = _flag("split to evaluate on; default: test or validation, else a part held out of train")
+    image_column_name: str | None = _flag("column of the images; default: the only image column")
+    label_column_name: str | None = _flag("column of the labels, for evaluation only; default: the only label column")
+    dataloader_num_workers: int = _flag("processes that decode images", 2)
+    # the optimisation
+    per_device_train_batch_size: int = _flag("images per process and step; N is this times the processes", 256)
+    gradient_accumulation_steps: int = _flag("batches per optimiser step; N, and so the negatives, stay one batch's", 1)
+    num_train_epochs: float = _flag("passes over the training images", 20.0)
+    max_train_steps: int | None = _flag("optimiser steps, in place of --num_train_epochs")
+    learning_rate: float = _flag("peak learning rate, as used (not scaled by the batch size)", 2e-3)
+    optimizer: str = _flag("any optimiser of timm: adamw, sgd, lars, …", "adamw")
+    weight_decay: float = _flag("weight decay of matrices and filters; norms and biases have none", 1e-4)
+    momentum: float = _flag("momentum of SGD-like optimisers", 0.9)
+    warmup_epochs: float = _flag("epochs of linear warm-up before the cosine", 1.0)
+    mixed_precision: str = _flag("no, bf16 or fp16", "no", choices=["no", "bf16", "fp16"])
+    compile: bool = _flag("compile the model", False)
+    seed: int = _flag("of initialisation, order and views: one seed, one run", 0)
+    # the output
+    output_dir: str = _flag("where everything is written", "runs/pretraining")
+    checkpointing_steps: int | None = _flag("steps between checkpoints; default: each epoch")
+    checkpoints_total_limit: int = _flag("checkpoints to keep", 2)
+    resume_from_checkpoint: str | None = _flag("`latest`, or a checkpoint directory")
+    report_to: str = _flag("tensorboard, wandb, trackio, … or none", "none")
+    eval_steps: int | None = _flag("steps between evaluations; default: each epoch")
+    mi_steps: int | None = _flag("steps between measurements of MI; default: with each evaluation; 0: never")
+
+    def __post_init__(self):
+        for name in ("image_size", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs",
+                     "max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "eval_steps"):  # fmt: skip
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise UserError(f"--{name} must be above 0, got {getattr(self, name)}")
+        for name in ("learning_rate", "weight_decay", "warmup_epochs", "mi_steps", "dataloader_num_workers"):
+            if getattr(self, name) is not None and getattr(self, name) < 0:
+                raise UserError(f"--{name} must not be negative, got {getattr(self, name)}")
+        if self.per_device_train_batch_size < 2:
+            raise UserError("--per_device_train_batch_size must be at least 2: a batch of one has no negative pairs")
+
+    @property
+    def columns(self) -> dict:
+        """`--set` as a dictionary; values are read as YAML, so numbers are numbers and {} is empty."""
+        return {key: _value(value) for key, value in _split_pairs("set", self.set)}
+
+    @property
+    def files(self) -> dict[str, str] | None:
+        """`--data_files` as a dictionary from split to file."""
+        return dict(_split_pairs("data_files", self.data_files)) or None
+
+    def identity(self, num_processes: int) -> dict:
+        """The arguments that decide what a run computes: what a checkpoint must share with the run that resumes it."""
+        free = {"output_dir", "resume_from_checkpoint", "report_to", "dataloader_num_workers", "checkpointing_steps",
+                "checkpoints_total_limit", "per_device_train_batch_size", "compile", "set"}  # fmt: skip
+        kept = {key: value for key, value in asdict(self).items() if key not in free}
+        return kept | {"set": self.columns, "global_batch_size": self.per_device_train_batch_size * num_processes}
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str):
+        raise UserError(message)
+
+
+def parse_arguments(argv: list[str], description: str, **defaults) -> PretrainingArguments:
+    """The arguments of a recipe, from `--config file.yaml` and the rest of the command line, which wins.
+
+    Raises:
+        UserError: for an unknown flag or key (the text gives the nearest one) or a value of the wrong type.
+    """
+    parser = _Parser(PretrainingArguments, description=description, allow_abbrev=False)
+    parser.add_argument("--config", metavar="FILE", help="YAML file of these flags; the command line wins over it")
+    parser.set_defaults(**defaults)
+    path = _Parser(add_help=False, allow_abbrev=False, dataclass_types=[])
+    path.add_argument("--config")
+    file = path.parse_known_args(argv)[0].config
+    from_file = _read_config(Path(file)) if file else []
+    namespace, left = parser.parse_known_args([*from_file, *argv])
+    if left:
+        flags = [option for action in parser._actions for option in action.option_strings]
+        near = difflib.get_close_matches(left[0].split("=")[0], flags, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]}?" if near else "; --help lists the flags"
+        raise UserError(f"unknown argument {left[0]}{hint}")
+    settings = vars(namespace)
+    settings.pop("config")
+    return PretrainingArguments(**settings)
+
+
+def _read_config(path: Path) -> list[str]:
+    """The YAML file as the flags it stands for, so that both are checked by one parser."""
+    try:
+        settings = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise UserError(f"--config {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"--config {path} is not YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"--config {path} must hold `flag: value` lines")
+    flags = []
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            value = [f"{inner}={json.dumps(item)}" for inner, item in value.items()]  # JSON is YAML on one line
+        values = value if isinstance(value, list) else [value]
+        if value is not None and values:
+            flags += [f"--{key}", *map(str, values)]
+    return flags
+
+
+def _split_pairs(flag: str, pairs: list[str]) -> list[tuple[str, str]]:
+    for pair in pairs:
+        if "=" not in pair:
+            raise UserError(f"--{flag} takes KEY=VALUE, got {pair!r}")
+    return [tuple(pair.split("=", 1)) for pair in pairs]
+
+
+def _value(text: str):
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set: cannot read the value {text!r}") from error
+    if isinstance(value, str):  # YAML 1.1 takes 1e-3 for a string
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
