@@ -12,7 +12,6 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from .encoders import encoder_config as named_encoder_config
 from .errors import UserError, unknown
-from .methods import METHODS, get_method
 from .mi import CRITICS, JOINT_TERMS, MARGINAL_TERMS
 
 # What transformers itself writes into or passes to a configuration beside its fields.
@@ -88,6 +87,8 @@ class MISSLConfig(PreTrainedConfig):
         Raises:
             UserError: for an unknown method or column, a method of the other paradigm, or a value that cannot be.
         """
+        from .methods import METHODS, get_method  # here, so that `python -m hf_mi_ssl.methods` runs a fresh module
+
         row = get_method(name)
         if row.paradigm != cls.model_type:
             recipe = f"recipes/pretrain_{row.paradigm}.py"

@@ -1,0 +1,55 @@
+"""What the tests share: rows at a size for tests, batches, and processes that talk over gloo."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is imported: no test may reach the network
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+from transformers import ResNetConfig
+
+from hf_mi_ssl import JMIConfig, JMIForPreTraining, SDMIConfig, SDMIForPreTraining
+from hf_mi_ssl.methods import METHODS
+
+torch.set_num_threads(1)  # forked processes must find no thread pool in use, and small tensors need none
+
+SMALL = {"projector_hidden_size": 24, "projection_size": 16}
+
+
+def small_config(method: str, **columns):
+    """The row with a small encoder and small heads."""
+    encoder = ResNetConfig(
+        depths=[1, 1], hidden_sizes=[8, 16], embedding_size=8, layer_type="basic", downsample_in_first_stage=False
+    )
+    config_class = SDMIConfig if METHODS[method].paradigm == "sdmi" else JMIConfig
+    if "predictor_hidden_size" in METHODS[method].columns:
+        columns = {"predictor_hidden_size": 8} | columns
+    return config_class.from_method(method, **({"encoder_config": encoder} | SMALL | columns))
+
+
+def small_model(method: str, seed: int = 0, **columns):
+    """A model of the row, small, in train mode."""
+    torch.manual_seed(seed)
+    config = small_config(method, **columns)
+    return (SDMIForPreTraining if isinstance(config, SDMIConfig) else JMIForPreTraining)(config)
+
+
+def forward(model, view_a, view_b, phase="E"):
+    """A forward pass of either paradigm."""
+    return model(view_a, view_b, phase=phase) if isinstance(model, SDMIForPreTraining) else model(view_a, view_b)
+
+
+@pytest.fixture(params=list(METHODS))
+def method(request) -> str:
+    """Every row of the table: a new row is tested the moment it exists."""
+    return request.param
+
+
+@pytest.fixture()
+def views():
+    """Two views of the same 12 images, correlated as views are."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(12, 3, 16, 16, generator=generator)
+    return tuple(images + 0.3 * torch.randn(12, 3, 16, 16, generator=generator) for _ in range(2))
