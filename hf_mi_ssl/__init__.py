@@ -11,8 +11,6 @@ from .modeling_jmi import JMIForPreTraining, JMIModel
 from .modeling_sdmi import SDMIForPreTraining, SDMIModel
 from .version import __version__
 
-
-
 for _config, _model, _pretraining in (
     (SDMIConfig, SDMIModel, SDMIForPreTraining),
     (JMIConfig, JMIModel, JMIForPreTraining),

@@ -94,7 +94,8 @@ class MISSLConfig(PreTrainedConfig):
             recipe = f"recipes/pretrain_{row.paradigm}.py"
             peers = ", ".join(other.name for other in METHODS.values() if other.paradigm == cls.model_type)
             raise UserError(
-                f"{name!r} is a method of {row.paradigm.upper()}: use {recipe}, or one of {cls.model_type.upper()}: {peers}"
+                f"{name!r} is a method of {row.paradigm.upper()}: use {recipe}, "
+                f"or one of {cls.model_type.upper()}: {peers}"
             )
         for column in columns:
             if column not in cls.columns():

@@ -1,6 +1,6 @@
 """Counter-based random numbers: a draw is a pure function of its key, in any order, on any device.
 
-Sample order and every augmentation draw come from here, keyed by (purpose, seed, epoch, image index, view, …) and never
+Sample order and every draw of a view come from here, keyed by (purpose, seed, epoch, image index, view, …) and never
 from the ambient generator. So a resumed run sees what the undisturbed run saw, and the number of processes or of
 workers changes nothing.
 

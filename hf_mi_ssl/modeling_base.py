@@ -95,6 +95,11 @@ class MISSLForPreTraining(MISSLPreTrainedModel):
         """(encoder, projector) of each branch with parameters of its own, by name."""
         return {"online": (self.encoder, self.projector)}
 
+    def start_from(self, encoder: PreTrainedModel) -> None:
+        """Give every encoder in the model the weights of `encoder`, of the same configuration."""
+        for own, _ in self.branches.values():
+            own.load_state_dict(encoder.state_dict())
+
     def embed(self, view: Tensor) -> Tensor:
         """view (n, 3, H, W) -> embedding z (n, D)."""
         return self.projector(self.encoder(view).pooler_output.flatten(1))

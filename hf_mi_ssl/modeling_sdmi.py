@@ -76,6 +76,10 @@ class SDMIForPreTraining(MISSLForPreTraining):
         bound = mean_bound([self.objective(gather(p), gather(t)) for p, t in orders])
         return pretraining_output(bound, z_a, t_b)
 
+    def phases_at(self, step: int) -> tuple[str, ...]:
+        """The phases of training step 0, 1, …: the M-step comes every `m_step_every` steps."""
+        return self.phases if (step + 1) % self.config.m_step_every == 0 else ("E",)
+
     @property
     def branches(self) -> dict:
         """The online branch, and the target where it has parameters of its own."""
@@ -108,5 +112,5 @@ class SDMIForPreTraining(MISSLForPreTraining):
 
 
 def _held_fixed(fixed: bool) -> contextlib.AbstractContextManager:
-    """No graph for the branch that does not move: it is the cost of the stop-gradient that is saved, not its meaning."""
+    """No graph for the branch that does not move: this saves memory, the stop-gradient itself is in `forward`."""
     return torch.no_grad() if fixed else contextlib.nullcontext()

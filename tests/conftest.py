@@ -47,7 +47,7 @@ def method(request) -> str:
     return request.param
 
 
-@pytest.fixture()
+@pytest.fixture
 def views():
     """Two views of the same 12 images, correlated as views are."""
     generator = torch.Generator().manual_seed(1)

@@ -144,7 +144,7 @@ def assert_equals_oracle(model, views, oracle, constant=0.0):
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-6, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.fixture()
+@pytest.fixture
 def wide_views(views):
     return tuple(view.double() for view in views)
 
@@ -227,6 +227,8 @@ def test_an_unknown_method_names_the_nearest(capsys):
 
 
 def test_the_module_runs_as_a_command():
-    done = subprocess.run([sys.executable, "-m", "hf_mi_ssl.methods", "jmi"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "hf_mi_ssl.methods", "jmi"], capture_output=True, text=True, check=True
+    )
     assert "L = expected_score − exact" in done.stdout
     assert done.stderr == ""

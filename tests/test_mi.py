@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_mi_ssl.mi import CRITICS, JOINT_TERMS, MARGINAL_TERMS, MIObjective, Pairs, marginal_term
-from hf_mi_ssl.mi import bounds
+from hf_mi_ssl.mi import CRITICS, JOINT_TERMS, MARGINAL_TERMS, MIObjective, Pairs, bounds, marginal_term
 from hf_mi_ssl.mi.pairs import log_mean_exp, off_diagonal
 
 TERMS = JOINT_TERMS | MARGINAL_TERMS

@@ -1,6 +1,6 @@
 """The critics T(a, b): how strongly a and b claim to belong together. All of them are fixed: nothing in them learns.
 
-A critic maps (N, D), (M, D) to the scores of all pairings, (N, M). The objective divides the scores by the temperature.
+A critic maps (N, D), (M, D) to the scores of all pairings, (N, M). The objective divides them by the temperature.
 """
 
 import torch.nn.functional as F

@@ -1,0 +1,33 @@
+"""What a run consists of besides the method: arguments, schedules, checkpoints, records."""
+
+from .arguments import PretrainingArguments, parse_arguments
+from .checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from .launch import announce, build_accelerator, run_recipe
+from .optimization import build_optimizer, cosine_momentum, cosine_with_warmup, set_learning_rate
+from .plan import Plan
+from .records import MetricsLog, read_records, results, step_record, write_json
+from .state import TrainingState, build_seeded, seed_everything
+
+__all__ = [
+    "MetricsLog",
+    "Plan",
+    "PretrainingArguments",
+    "TrainingState",
+    "announce",
+    "build_accelerator",
+    "build_optimizer",
+    "build_seeded",
+    "cosine_momentum",
+    "cosine_with_warmup",
+    "latest_checkpoint",
+    "load_checkpoint",
+    "parse_arguments",
+    "read_records",
+    "results",
+    "run_recipe",
+    "save_checkpoint",
+    "seed_everything",
+    "set_learning_rate",
+    "step_record",
+    "write_json",
+]

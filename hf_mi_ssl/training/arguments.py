@@ -16,7 +16,8 @@ def _flag(help: str, default=None, **more):
 
 
 def _pairs(help: str):
-    return field(default_factory=list, metadata={"help": help, "nargs": "+", "action": "extend", "metavar": "KEY=VALUE"})
+    metadata = {"help": help, "nargs": "+", "action": "extend", "metavar": "KEY=VALUE"}
+    return field(default_factory=list, metadata=metadata)
 
 
 @dataclass
@@ -31,7 +32,7 @@ class PretrainingArguments:
     init_from: str | None = _flag("continue from this encoder instead: a Hub id or a local directory")
     image_size: int = _flag("side of the views in pixels", 64)
     # the data
-    dataset_name: str = _flag("Hub id, local directory, imagefolder, parquet, or shapes (the embedded corpus)", "shapes")
+    dataset_name: str = _flag("Hub id, local directory, imagefolder, parquet, or shapes (embedded)", "shapes")
     data_files: list[str] = _pairs("files of a split, e.g. train=train.parquet test=test.parquet")
     data_dir: str | None = _flag("directory of an imagefolder or parquet data set")
     train_split: str = _flag("split to train on; its labels are never used for that", "train")
@@ -41,7 +42,7 @@ class PretrainingArguments:
     dataloader_num_workers: int = _flag("processes that decode images", 2)
     # the optimisation
     per_device_train_batch_size: int = _flag("images per process and step; N is this times the processes", 256)
-    gradient_accumulation_steps: int = _flag("batches per optimiser step; N, and so the negatives, stay one batch's", 1)
+    gradient_accumulation_steps: int = _flag("batches per optimiser step; negatives stay one batch's", 1)
     num_train_epochs: float = _flag("passes over the training images", 20.0)
     max_train_steps: int | None = _flag("optimiser steps, in place of --num_train_epochs")
     learning_rate: float = _flag("peak learning rate, as used (not scaled by the batch size)", 2e-3)
@@ -49,7 +50,7 @@ class PretrainingArguments:
     weight_decay: float = _flag("weight decay of matrices and filters; norms and biases have none", 1e-4)
     momentum: float = _flag("momentum of SGD-like optimisers", 0.9)
     warmup_epochs: float = _flag("epochs of linear warm-up before the cosine", 1.0)
-    mixed_precision: str = _flag("no, bf16 or fp16", "no", choices=["no", "bf16", "fp16"])
+    mixed_precision: str | None = _flag("no, bf16 or fp16; default: accelerate's", choices=["no", "bf16", "fp16"])
     compile: bool = _flag("compile the model", False)
     seed: int = _flag("of initialisation, order and views: one seed, one run", 0)
     # the output
@@ -82,12 +83,23 @@ class PretrainingArguments:
         """`--data_files` as a dictionary from split to file."""
         return dict(_split_pairs("data_files", self.data_files)) or None
 
+    def data_arguments(self) -> dict:
+        """What the data are opened with."""
+        names = ("dataset_name", "data_dir", "train_split", "eval_split", "image_column_name", "label_column_name",
+                 "image_size", "seed")  # fmt: skip
+        chosen = {name: getattr(self, name) for name in names}
+        return chosen | {"data_files": self.files, "num_workers": self.dataloader_num_workers}
+
+    def to_dict(self) -> dict:
+        """The arguments as JSON, with `set` and `data_files` as dictionaries."""
+        return asdict(self) | {"set": self.columns, "data_files": self.files}
+
     def identity(self, num_processes: int) -> dict:
         """The arguments that decide what a run computes: what a checkpoint must share with the run that resumes it."""
         free = {"output_dir", "resume_from_checkpoint", "report_to", "dataloader_num_workers", "checkpointing_steps",
-                "checkpoints_total_limit", "per_device_train_batch_size", "compile", "set"}  # fmt: skip
-        kept = {key: value for key, value in asdict(self).items() if key not in free}
-        return kept | {"set": self.columns, "global_batch_size": self.per_device_train_batch_size * num_processes}
+                "checkpoints_total_limit", "per_device_train_batch_size", "compile"}  # fmt: skip
+        kept = {key: value for key, value in self.to_dict().items() if key not in free}
+        return kept | {"global_batch_size": self.per_device_train_batch_size * num_processes}
 
 
 class _Parser(HfArgumentParser):
@@ -132,7 +144,8 @@ def _read_config(path: Path) -> list[str]:
     flags = []
     for key, value in settings.items():
         if isinstance(value, dict):
-            value = [f"{inner}={json.dumps(item)}" for inner, item in value.items()]  # JSON is YAML on one line
+            # JSON is YAML on one line; a string stands for itself
+            value = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in value.items()]
         values = value if isinstance(value, list) else [value]
         if value is not None and values:
             flags += [f"--{key}", *map(str, values)]

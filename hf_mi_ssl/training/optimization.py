@@ -6,11 +6,10 @@ import torch
 from torch import nn
 
 from ..errors import unknown
+from .arguments import PretrainingArguments
 
 
-def build_optimizer(
-    model: nn.Module, optimizer: str, learning_rate: float, weight_decay: float, momentum: float
-) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim.Optimizer:
     """An optimiser of timm over what learns in `model`. Norms and biases have no weight decay.
 
     The predictor's learning rate stays constant: it has to keep up with the embeddings (SimSiam, arXiv 2011.10566
@@ -22,8 +21,8 @@ def build_optimizer(
     from timm.optim import create_optimizer_v2, list_optimizers
 
     known = list_optimizers()
-    if optimizer.lower() not in known:
-        raise unknown("optimizer", optimizer, known)
+    if args.optimizer.lower() not in known:
+        raise unknown("optimizer", args.optimizer, known)
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -31,13 +30,17 @@ def build_optimizer(
             groups.setdefault(group, []).append(parameter)
     return create_optimizer_v2(
         [
-            {"params": params, "weight_decay": weight_decay if decays else 0.0, "constant_learning_rate": predictor}
-            for (predictor, decays), params in groups.items()
+            {
+                "params": parameters,
+                "weight_decay": args.weight_decay if decays else 0.0,
+                "constant_learning_rate": predictor,
+            }
+            for (predictor, decays), parameters in groups.items()
         ],
-        opt=optimizer,
-        lr=learning_rate,
-        weight_decay=weight_decay,
-        momentum=momentum,
+        opt=args.optimizer,
+        lr=args.learning_rate,
+        weight_decay=args.weight_decay,
+        momentum=args.momentum,
     )
 
 

@@ -8,7 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
+
+from .arguments import PretrainingArguments
+from .plan import Plan
 
 
 def write_json(path: Path, value) -> None:
@@ -33,54 +37,91 @@ def read_records(path: Path) -> list[dict]:
     return records
 
 
-class MetricsLog:
-    """`metrics.jsonl`: one line for each step, its values fetched from the device only every `every` steps.
+def step_record(step: int, plan: Plan, outputs, learning_rate: float) -> dict:
+    """The line of a step, from the output of its last forward pass."""
+    record = {"step": step, "epoch": plan.epoch(step), "loss": outputs.loss.detach()}
+    record |= {f"joint/{name}": term for name, term in outputs.joint.items()}
+    record |= {f"marginal/{name}": term for name, term in outputs.marginal.items()}
+    return record | {"value": outputs.value, "learning_rate": learning_rate}
 
-    Only the process that `writes` touches the file. A resumed run drops what was logged after its checkpoint, so that
-    every step stands there once.
+
+class MetricsLog:
+    """`metrics.jsonl`, and the trackers of Accelerate: a line for each step and one for each evaluation.
+
+    Values are fetched from the device only every `every` steps, so that the host does not wait in each. Only the main
+    process writes. A resumed run drops what was logged after its checkpoint: every step stands there once.
     """
 
-    def __init__(self, path: Path, resumed_step: int, writes: bool, every: int = 20):
-        self.path, self.writes, self.every = path, writes, every
+    def __init__(self, path: Path, start: int, accelerator: Accelerator, every: int = 20):
+        self.path, self.accelerator, self.every = path, accelerator, every
         self.pending: list[dict] = []
         self.images, self.clock = 0, time.perf_counter()
-        if writes:
-            kept = [record for record in read_records(path) if record["step"] <= resumed_step] if resumed_step else []
+        self.train_images, self.train_seconds = 0, 0.0
+        if accelerator.is_main_process:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kept = [record for record in read_records(path) if record["step"] <= start] if start else []
             temporary = path.with_name(f".{path.name}.tmp")
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
             temporary.replace(path)
 
-    def step(self, values: dict, images: int) -> list[dict]:
-        """Note the values of a step, tensors or numbers; returns the records that were written, if any were."""
-        self.pending.append(values)
+    def step(self, record: dict, images: int) -> None:
+        """Note the record of a step over so many images."""
+        self.pending.append(record)
         self.images += images
-        return self.flush() if len(self.pending) >= self.every else []
+        if len(self.pending) >= self.every:
+            self.flush()
 
-    def flush(self) -> list[dict]:
-        """Write what is pending, with the images per second since the last flush."""
-        records = [{key: _number(value) for key, value in values.items()} for values in self.pending]
-        now = time.perf_counter()
+    def flush(self) -> None:
+        """Write what is pending, with the images per second since the last time."""
+        if not self.pending:
+            return
+        records = [{key: _number(value) for key, value in record.items()} for record in self.pending]
+        seconds = time.perf_counter() - self.clock
         for record in records:
-            record["images_per_second"] = round(self.images / (now - self.clock), 1)
-        self.pending, self.images, self.clock = [], 0, now
-        return self._write(records)
+            record["images_per_second"] = round(self.images / seconds, 1)
+        self.train_images, self.train_seconds = self.train_images + self.images, self.train_seconds + seconds
+        self._write(records)
+        self.pending, self.images, self.clock = [], 0, time.perf_counter()
 
-    def evaluation(self, values: dict) -> list[dict]:
-        """Write a line of its own for an evaluation, after the steps before it; its time is not training time."""
-        records = self.flush() if self.pending else []
-        records += self._write([{key: _number(value) for key, value in values.items()}])
+    def evaluation(self, step: int, plan: Plan, values: dict) -> None:
+        """Write an evaluation, a line of its own; flush before it is made: its time is not training time."""
+        self._write([{"step": step, "epoch": plan.epoch(step)} | values])
         self.clock = time.perf_counter()
-        return records
 
-    def _write(self, records: list[dict]) -> list[dict]:
-        if self.writes and records:
+    def _write(self, records: list[dict]) -> None:
+        if self.accelerator.is_main_process:
             with self.path.open("a") as file:
                 file.writelines(json.dumps(record) + "\n" for record in records)
-        return records
+        for record in records:
+            self.accelerator.log({key: value for key, value in record.items() if key != "step"}, step=record["step"])
 
 
 def _number(value):
     return value.item() if isinstance(value, Tensor) else value
+
+
+def results(
+    args: PretrainingArguments, config, plan: Plan, accelerator: Accelerator, log: MetricsLog, evaluations: list[dict]
+) -> dict:
+    """The content of `results.json`: what ran, on what, for how long, and what was measured."""
+    hardware, versions = environment(accelerator.device, accelerator.num_processes)
+    hardware["mixed_precision"] = accelerator.mixed_precision
+    seconds = log.train_seconds
+    return {
+        "method": args.method,
+        "encoder": args.init_from or args.encoder,
+        "dataset": args.dataset_name,
+        "seed": args.seed,
+        "steps": plan.steps,
+        "images_seen": plan.steps * plan.images_per_step,
+        "hardware": hardware,
+        "timing": {
+            "train_seconds": round(seconds, 1),
+            "images_per_second": round(log.train_images / seconds, 1) if seconds else None,
+        },
+        "versions": versions,
+        "evaluations": evaluations,
+    }
 
 
 def environment(device: torch.device, num_processes: int) -> tuple[dict, dict]:

@@ -1,0 +1,17 @@
+"""Image corpora: opened through `datasets`, decoded once, and the embedded corpus `shapes`."""
+
+from .corpora import Corpus, held_out, load_corpus
+from .splits import Part, open_train_and_held_out, training_batches
+from .store import ImageReader, ImageStore, open_images
+
+__all__ = [
+    "Corpus",
+    "ImageReader",
+    "ImageStore",
+    "Part",
+    "held_out",
+    "load_corpus",
+    "open_images",
+    "open_train_and_held_out",
+    "training_batches",
+]

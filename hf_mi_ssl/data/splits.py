@@ -1,0 +1,96 @@
+"""Which images are trained on and which are held out: a split each, or a part of train that training never sees."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..counter import permutation
+from .corpora import held_out, load_corpus
+from .store import ImageReader, ImageStore, batch_indices, open_images, storage_size
+
+_EVALUATION_SPLITS = ("test", "validation")  # the first that exists, where none is named
+_HELD_OUT = 0.1  # of train, where there is none
+
+
+@dataclass
+class Part:
+    """Images of one split, and which of them are meant: all, or a part. `indices` has shape (n,), on the CPU."""
+
+    images: ImageStore | ImageReader
+    indices: Tensor
+    split: str
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def labels(self) -> Tensor | None:
+        """(n,) int64, or None where the data set has no labels."""
+        labels = self.images.labels
+        return None if labels is None else labels[self.indices]
+
+    def labelled(self) -> "Part":
+        """Those that have a label; none where the data set has no labels."""
+        labels = self.labels
+        known = self.indices[labels >= 0] if labels is not None else self.indices[:0]
+        return Part(self.images, known, self.split)
+
+    def sample(self, limit: int, seed: int) -> "Part":
+        """At most `limit` of them, always the same ones."""
+        if len(self) <= limit:
+            return self
+        chosen = permutation(len(self), "sample", seed)[:limit].sort().values
+        return Part(self.images, self.indices[chosen], self.split)
+
+
+def open_train_and_held_out(
+    *,
+    dataset_name: str,
+    train_split: str,
+    eval_split: str | None,
+    image_size: int,
+    seed: int,
+    device: torch.device,
+    num_workers: int = 0,
+    **source,
+) -> tuple[Part, Part]:
+    """The images to train on and those to evaluate on, decoded.
+
+    `source` goes to `load_corpus`. Without `eval_split` the images held out are the test or validation split, or else
+    a tenth of train, drawn by `seed`.
+
+    Raises:
+        UserError: as `load_corpus` and `ImageStore.build` do.
+    """
+    train = load_corpus(dataset_name, split=train_split, **source)
+    if eval_split is None:
+        others = (split for split in _EVALUATION_SPLITS if split in train.available_splits and split != train_split)
+        eval_split = next(others, None)
+    size = storage_size(image_size)
+    images = open_images(train, size, device, num_workers)
+    if eval_split is None:
+        kept, held = held_out(len(train), _HELD_OUT, seed)
+        return Part(images, kept, train_split), Part(images, held, f"{train_split} (a tenth, held out)")
+    held_corpus = load_corpus(dataset_name, split=eval_split, **source)
+    held_images = open_images(held_corpus, size, device, num_workers)
+    return (
+        Part(images, torch.arange(len(train)), train_split),
+        Part(held_images, torch.arange(len(held_corpus)), eval_split),
+    )
+
+
+def training_batches(
+    train: Part, steps: Iterable[int], global_batch: int, seed: int, rank: int = 0, world: int = 1
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """For each number of a batch: its epoch, the indices of this process's images (n,), and the images, uint8
+    (n, 3, S, S) on the device. A pure function of its arguments."""
+    steps = list(steps)
+
+    def chosen(step: int) -> Tensor:
+        return train.indices[batch_indices(len(train), step, global_batch, seed, rank, world)[1]]
+
+    per_epoch = len(train) // global_batch
+    for step, (indices, images) in zip(steps, train.images.batches(map(chosen, steps))):
+        yield step // per_epoch, indices, images

@@ -1,0 +1,169 @@
+"""What came out: held-out images, measured with everything frozen and in eval mode.
+
+During training a fixed part of the images is tracked (`Evaluation.track`, the `eval/…` keys of `metrics.jsonl`); at
+the end everything is measured (`Evaluation.measure`, the `evaluations` of `results.json`), for the trained encoder,
+for a random one and for pixels. Accuracies are those of clean views; MI and spectrum are those of two fixed random views.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ..data import Part
+from ..distributed import gather, num_processes, process_index
+from ..estimators import MIEstimate, track
+from ..views import TwoViews, ViewRecipe, clean_view
+from .knn import KNN_PROTOCOL, knn_predict
+from .linear_probe import accuracy_interval, linear_probe
+from .spectrum import effective_rank, embedding_std, rankme
+
+Branches = dict[str, tuple[PreTrainedModel, nn.Module]]  # (encoder, projector) by the branch's name
+_NO_EPOCH = -1  # the views of an evaluation are drawn for an epoch that training never reaches
+
+
+class Evaluation:
+    """Measures models on `held`, with `train` for what the kNN and the linear probe learn from.
+
+    Args:
+        recipe: its size and normalisation make the clean views, the whole of it the two views for MI.
+        tracked: the most images that `track` looks at, on either side.
+        pairs: the most pairs of views that MI and spectrum are measured on.
+    """
+
+    def __init__(
+        self,
+        train: Part,
+        held: Part,
+        recipe: ViewRecipe,
+        seed: int,
+        batch_size: int = 512,
+        tracked: int = 4096,
+        pairs: int = 2048,
+    ):
+        self.held, self.recipe, self.seed, self.batch_size = held, recipe, seed, batch_size
+        self.pairs = held.sample(pairs, seed)
+        self.views = TwoViews(recipe, seed)
+        self.parts = train.labelled(), held.labelled()  # empty where the data set has no labels
+        self.labelled = all(map(len, self.parts))
+        self.tracked = [part.sample(tracked, seed) for part in self.parts]
+
+    def track(self, branches: Branches, quality: bool = True, mutual_information: bool = True) -> dict[str, float]:
+        """The `eval/…` keys of one evaluation: MI, and what says how good the representation is."""
+        embeddings = self._embed(branches)
+        values: dict[str, float] = {}
+        if mutual_information:
+            for name, estimate in self._mutual_information(embeddings).items():
+                key = f"eval/{name}"
+                values |= {key: estimate.value, f"{key}/ceiling": estimate.ceiling}
+                values |= {f"{key}/low": estimate.low, f"{key}/high": estimate.high, f"{key}/n": estimate.n}
+        if quality:
+            values |= {f"eval/{name}": value for name, value in _spectrum(embeddings["z_a"]).items()}
+        if quality and self.labelled:
+            both = [self._represent(branches["online"][0], part) for part in self.tracked]
+            for name, classify in (("knn_top1", self._knn), ("linear_top1", self._linear)):
+                correct, n, _ = classify(*both)
+                values[f"eval/{name}"] = correct / n
+        return values
+
+    def measure(self, trained: Branches, random: Branches) -> list[dict]:
+        """The `evaluations` of `results.json`: accuracies where there are labels, then MI and spectrum."""
+        rows = []
+        if self.labelled:
+            pixels = [self._pixels(part) for part in self.parts]
+            rows.append(self._accuracy("knn_top1", self._knn, pixels, "pixels"))
+            encoders = [("random", "online", random["online"][0])]
+            encoders += [("trained", branch, encoder) for branch, (encoder, _) in trained.items()]
+            for kind, branch, encoder in encoders:
+                both = [self._represent(encoder, part) for part in self.parts]
+                rows.append(self._accuracy("knn_top1", self._knn, both, kind, branch))
+                rows.append(self._accuracy("linear_top1", self._linear, both, kind, branch))
+        for kind, branches in (("random", random), ("trained", trained)):
+            embeddings = self._embed(branches)
+            for name, estimate in self._mutual_information(embeddings).items():
+                branch = "target" if name.startswith("mi_target/") else "online"
+                row = {"name": name, "value": estimate.value, "low": estimate.low, "high": estimate.high}
+                row |= {"n": estimate.n, "split": estimate.split, "protocol": estimate.protocol}
+                rows.append(row | {"encoder": kind, "branch": branch, "ceiling": estimate.ceiling})
+            for name, value in _spectrum(embeddings["z_a"]).items():
+                row = {"name": name, "value": value, "low": None, "high": None, "n": len(embeddings["z_a"])}
+                row |= {"split": self.held.split, "protocol": "embeddings z of one view of each image"}
+                rows.append(row | {"encoder": kind, "branch": "online"})
+        return rows
+
+    def _accuracy(self, name: str, classify: Callable, data: list, kind: str, branch: str = "online") -> dict:
+        correct, n, protocol = classify(*data)
+        low, high = accuracy_interval(correct, n)
+        row = {"name": name, "value": correct / n, "low": low, "high": high, "n": n, "split": self.held.split}
+        return row | {"protocol": protocol, "encoder": kind, "branch": branch}
+
+    def _knn(self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> tuple[int, int, str]:
+        predictions = knn_predict(*train, test[0], _num_classes(train, test))
+        return int((predictions == test[1]).sum()), len(predictions), KNN_PROTOCOL
+
+    def _linear(self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> tuple[int, int, str]:
+        result = linear_probe(*train, *test, _num_classes(train, test), self.seed)
+        return result.correct, result.n, result.protocol
+
+    def _mutual_information(self, embeddings: dict[str, Tensor]) -> dict[str, MIEstimate]:
+        """MI between the two views: `mi` of the online embeddings z, `mi_h` of its representations h, and `mi_target`
+        between online and target embeddings where the target has parameters of its own."""
+        spaces = {"mi": ("z_a", "z_b"), "mi_h": ("h_a", "h_b"), "mi_target": ("z_a", "t_b")}
+        return {
+            f"{space}/{name}": estimate
+            for space, (a, b) in spaces.items()
+            if b in embeddings
+            for name, estimate in track(embeddings[a], embeddings[b], self.held.split).items()
+        }
+
+    def _represent(self, encoder: PreTrainedModel, part: Part) -> tuple[Tensor, Tensor]:
+        """Representations h of the clean views of a part, (N, H), and its labels, (N,)."""
+
+        def represent(indices: Tensor, images: Tensor) -> dict[str, Tensor]:
+            return {"h": encoder(clean_view(images, self.recipe)).pooler_output.flatten(1)}
+
+        return self._map(represent, part, [encoder])["h"], part.labels
+
+    def _pixels(self, part: Part) -> tuple[Tensor, Tensor]:
+        """The clean views themselves, (N, 3 · S · S), and their labels: what an encoder has to beat."""
+        return self._map(lambda _, images: {"x": clean_view(images, self.recipe).flatten(1)}, part)["x"], part.labels
+
+    def _embed(self, branches: Branches) -> dict[str, Tensor]:
+        """The two fixed views of the pairs: h_a, h_b (N, H), z_a, z_b (N, D) online, and t_b (N, D) of the target."""
+
+        def embed(indices: Tensor, images: Tensor) -> dict[str, Tensor]:
+            found = {}
+            encoder, projector = branches["online"]
+            for view, pixels in zip("ab", views := self.views(images, _NO_EPOCH, indices)):
+                found[f"h_{view}"] = encoder(pixels).pooler_output.flatten(1)
+                found[f"z_{view}"] = projector(found[f"h_{view}"])
+            if "target" in branches:
+                encoder, projector = branches["target"]
+                found["t_b"] = projector(encoder(views[1]).pooler_output.flatten(1))
+            return found
+
+        return self._map(embed, self.pairs, [module for branch in branches.values() for module in branch])
+
+    @torch.no_grad()
+    def _map(self, function: Callable, part: Part, modules: list[nn.Module] = ()) -> dict[str, Tensor]:
+        """`function(indices, images)` of a part in order, on the CPU. Each process does a share, all get the whole."""
+        training = [module.training for module in modules]
+        for module in modules:
+            module.eval()
+        n = len(part.indices)
+        share = -(-n // num_processes())
+        padded = torch.cat([part.indices, part.indices[:1].expand(share * num_processes() - n)])
+        mine = padded[process_index() * share : (process_index() + 1) * share]
+        batches = [function(*batch) for batch in part.images.batches(mine.split(self.batch_size))]
+        for module, was_training in zip(modules, training):
+            module.train(was_training)
+        return {name: gather(torch.cat([batch[name].float() for batch in batches]))[:n].cpu() for name in batches[0]}
+
+
+def _spectrum(z: Tensor) -> dict[str, float]:
+    return {"rank/rankme": rankme(z), "rank/effective_rank": effective_rank(z), "collapse/std": embedding_std(z)}
+
+
+def _num_classes(*labelled: tuple[Tensor, Tensor]) -> int:
+    return 1 + max(int(labels.max()) for _, labels in labelled)

@@ -1,0 +1,73 @@
+"""How a recipe starts: arguments, Accelerate, errors in one line, and what it says before the first step."""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from accelerate import Accelerator, DistributedDataParallelKwargs
+
+from ..errors import UserError
+from .arguments import PretrainingArguments, parse_arguments
+from .plan import Plan
+
+
+def run_recipe(main: Callable[[PretrainingArguments], None], description: str, **defaults) -> int:
+    """Parse the command line and call `main`; returns the exit code. What a user can put right is one line, and 2
+    where it is an argument."""
+    logging.basicConfig(format="%(levelname)s %(message)s")
+    try:
+        main(parse_arguments(sys.argv[1:], description, **defaults))
+    except UserError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = False) -> Accelerator:
+    """Accelerate, set up as the models here need it.
+
+    Raises:
+        UserError: if the output directory holds another run, or a tracker is missing.
+    """
+    if (Path(args.output_dir) / "metrics.jsonl").exists() and args.resume_from_checkpoint is None:
+        raise UserError(
+            f"{args.output_dir} holds a run already: continue it with --resume_from_checkpoint latest, "
+            f"or give another --output_dir"
+        )
+    # Every process computes the whole batch norm, so there are no buffers to broadcast. Where branches take turns,
+    # each step leaves the parameters of one of them without gradient.
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=branches_take_turns)
+    trackers = [] if args.report_to == "none" else args.report_to.split(",")
+    try:
+        accelerator = Accelerator(
+            mixed_precision=args.mixed_precision,
+            gradient_accumulation_steps=args.gradient_accumulation_steps,
+            dynamo_backend="inductor" if args.compile else None,
+            log_with=trackers or None,
+            project_dir=args.output_dir,
+            kwargs_handlers=[ddp],
+        )
+    except ValueError as error:
+        raise UserError(f"accelerate: {error}") from error
+    if trackers:
+        accelerator.init_trackers("hf_mi_ssl", config={key: str(value) for key, value in args.to_dict().items()})
+    return accelerator
+
+
+def announce(args: PretrainingArguments, plan: Plan, accelerator: Accelerator, model, train, held, start: int) -> None:
+    """Say what is about to run, once."""
+    learned = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    processes = f"{accelerator.num_processes} process{'es' if accelerator.num_processes > 1 else ''}"
+    accelerator.print(
+        f"{args.method} on {args.dataset_name}: {len(train):,} images of {train.split}; "
+        f"held out: {len(held):,} of {held.split}\n"
+        f"{args.init_from or args.encoder}, {learned / 1e6:.1f} M parameters; {plan.steps:,} steps of "
+        f"{plan.images_per_step:,} images, {plan.epoch(plan.steps):g} epochs\n"
+        f"{processes} on {accelerator.device.type}, precision {accelerator.mixed_precision}"
+        + (f"; resuming after step {start:,}" if start else "")
+    )
+    if plan.accumulation > 1:
+        accelerator.print(
+            f"accumulating {plan.accumulation} batches: a loss compares the {plan.global_batch} images of one batch"
+        )

@@ -1,0 +1,81 @@
+"""How long a run is and what happens when, as pure functions of the step."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..errors import UserError
+from .arguments import PretrainingArguments
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run of `steps` optimiser steps, each of `accumulation` batches of `global_batch` images (over all processes).
+
+    Raises:
+        UserError: if the images do not fill one batch, or the run would have no step.
+    """
+
+    args: PretrainingArguments
+    num_images: int
+    global_batch: int
+
+    def __post_init__(self):
+        if self.num_images < self.global_batch:
+            raise UserError(
+                f"a batch of {self.global_batch} images is larger than the data set of {self.num_images}: "
+                f"lower --per_device_train_batch_size"
+            )
+        if self.steps < 1:
+            raise UserError(f"{self.args.num_train_epochs:g} epochs of {self.steps_per_epoch:g} steps make no step")
+
+    @property
+    def accumulation(self) -> int:
+        return self.args.gradient_accumulation_steps
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return (self.num_images // self.global_batch) / self.accumulation
+
+    @property
+    def steps(self) -> int:
+        return self.args.max_train_steps or round(self.args.num_train_epochs * self.steps_per_epoch)
+
+    @property
+    def warmup_steps(self) -> int:
+        return min(round(self.args.warmup_epochs * self.steps_per_epoch), self.steps // 2)
+
+    @property
+    def images_per_step(self) -> int:
+        return self.global_batch * self.accumulation
+
+    def batches_from(self, step: int) -> range:
+        """The numbers of the batches from optimiser step `step` to the end."""
+        return range(step * self.accumulation, self.steps * self.accumulation)
+
+    def take(self, batches: Iterator) -> Iterator:
+        """The batches of one optimiser step."""
+        return itertools.islice(batches, self.accumulation)
+
+    def epoch(self, step: int) -> float:
+        """Epochs done after `step` steps."""
+        return round(step / self.steps_per_epoch, 4)
+
+    def evaluates(self, step: int) -> bool:
+        """Whether an evaluation follows the `step`-th step (0: before the first)."""
+        return step in (0, self.steps) or self._every(self.args.eval_steps, step)
+
+    def measures_mi(self, step: int) -> bool:
+        """Whether MI is measured after the `step`-th step."""
+        if self.args.mi_steps is None:
+            return self.evaluates(step)
+        return self.args.mi_steps > 0 and (step in (0, self.steps) or step % self.args.mi_steps == 0)
+
+    def checkpoints(self, step: int) -> bool:
+        """Whether a checkpoint follows the `step`-th step."""
+        return step > 0 and (step == self.steps or self._every(self.args.checkpointing_steps, step))
+
+    def _every(self, interval: int | None, step: int) -> bool:
+        if interval is not None:
+            return step % interval == 0
+        return int(step / self.steps_per_epoch) != int((step - 1) / self.steps_per_epoch)  # an epoch has ended

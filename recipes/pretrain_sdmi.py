@@ -1,0 +1,114 @@
+"""Pretrain an image encoder by self-distillation (SDMI): two branches, a stop-gradient, the target moved in turn.
+
+    accelerate launch recipes/pretrain_sdmi.py                          # the embedded corpus, minutes on a laptop
+    accelerate launch recipes/pretrain_sdmi.py --dataset_name imagefolder --data_dir my_photos \\
+        --method simsiam --encoder resnet50 --image_size 224 --output_dir runs/my_photos
+
+`hf-mi-ssl methods` lists the rows, `--help` the flags. What it writes loads with `AutoModel.from_pretrained`.
+"""
+
+import sys
+from pathlib import Path
+
+from accelerate.utils import tqdm
+
+from hf_mi_ssl import SDMIConfig, SDMIForPreTraining
+from hf_mi_ssl.data import open_train_and_held_out, training_batches
+from hf_mi_ssl.distributed import globalize_batch_norm
+from hf_mi_ssl.encoders import encoder_config, load_encoder
+from hf_mi_ssl.evaluation import Evaluation, draw_figures, summary_table
+from hf_mi_ssl.hub import export_encoder, export_pretraining, render_card
+from hf_mi_ssl.methods import formulas, get_method
+from hf_mi_ssl.training import (
+    MetricsLog,
+    Plan,
+    PretrainingArguments,
+    TrainingState,
+    announce,
+    build_accelerator,
+    build_optimizer,
+    build_seeded,
+    cosine_momentum,
+    cosine_with_warmup,
+    read_records,
+    results,
+    run_recipe,
+    seed_everything,
+    set_learning_rate,
+    step_record,
+    write_json,
+)
+from hf_mi_ssl.views import TwoViews, view_recipe
+
+CARD = Path(__file__).resolve().parent.parent / "model_cards" / "pretraining_card.md"
+
+
+def main(args: PretrainingArguments) -> None:
+    # Build: the row and its encoder, the images, the optimiser. All of it is a function of the arguments.
+    initial = load_encoder(args.init_from) if args.init_from else None
+    encoder = initial.config if initial else encoder_config(args.encoder, args.image_size)
+    config = SDMIConfig.from_method(args.method, encoder_config=encoder, **args.columns)
+    accelerator = build_accelerator(args, branches_take_turns=config.target == "gradient")
+    output_dir, device = Path(args.output_dir), accelerator.device
+    train, held = open_train_and_held_out(**args.data_arguments(), device=device)
+    plan = Plan(args, len(train), args.per_device_train_batch_size * accelerator.num_processes)
+    model = globalize_batch_norm(build_seeded(args.seed, SDMIForPreTraining, config))
+    if initial:
+        model.start_from(initial)
+    optimizer = build_optimizer(model, args)
+
+    # Prepare: what runs, what it goes on from, what watches it. `model` stays the plain model inside `network`.
+    network, optimizer = accelerator.prepare(model, optimizer)
+    state = TrainingState(args, accelerator, model=model, optimizer=optimizer)
+    start = state.resume(args.resume_from_checkpoint)
+    log = MetricsLog(output_dir / "metrics.jsonl", start, accelerator)
+    recipe = view_recipe(args.image_size)
+    views, evaluation = TwoViews(recipe, args.seed), Evaluation(train, held, recipe, args.seed)
+    announce(args, plan, accelerator, model, train, held, start)
+    if start == 0:
+        log.evaluation(0, plan, evaluation.track(model.branches, plan.evaluates(0), plan.measures_mi(0)))
+
+    # Train: θ ascends L = J − M with ξ fixed, then ξ moves.
+    rank, world = accelerator.process_index, accelerator.num_processes
+    batches = training_batches(train, plan.batches_from(start), plan.global_batch, args.seed, rank, world)
+    for step in tqdm(range(start, plan.steps), initial=start, total=plan.steps, disable=not sys.stderr.isatty()):
+        seed_everything(args.seed, step)
+        factor = cosine_with_warmup(step, plan.steps, plan.warmup_steps)
+        learning_rate = set_learning_rate(optimizer, args.learning_rate, factor)
+        pairs = [views(images, epoch, indices) for epoch, indices, images in plan.take(batches)]
+        for phase in model.phases_at(step):
+            for view_a, view_b in pairs:
+                with accelerator.accumulate(network):
+                    outputs = network(view_a, view_b, phase=phase)
+                    accelerator.backward(outputs.loss)
+                    optimizer.step()
+                    optimizer.zero_grad()
+        model.update_target(cosine_momentum(step, plan.steps, config.target_momentum))
+        done = step + 1
+        log.step(step_record(done, plan, outputs, learning_rate), plan.images_per_step)
+        if plan.evaluates(done) or plan.measures_mi(done):
+            log.flush()
+            log.evaluation(done, plan, evaluation.track(model.branches, plan.evaluates(done), plan.measures_mi(done)))
+        if plan.checkpoints(done):
+            log.flush()
+            state.save(done)
+
+    # Publish: what came out, beside pixels and the same encoder at random; then everything that loads elsewhere.
+    random = build_seeded(args.seed, SDMIForPreTraining, config).to(device)
+    evaluations = evaluation.measure(model.branches, random.branches)
+    if accelerator.is_main_process:
+        measured = results(args, config, plan, accelerator, log, evaluations)
+        write_json(output_dir / "results.json", measured)
+        write_json(output_dir / "training_args.json", args.to_dict())
+        export_encoder(model.encoder, output_dir, image_size=args.image_size, mean=recipe.mean, std=recipe.std)
+        export_pretraining(model, output_dir)
+        draw_figures(read_records(log.path), output_dir / "figures", f"{args.method} on {args.dataset_name}")
+        row = get_method(args.method)
+        card = render_card(output_dir, CARD, formulas=formulas(row), kind=row.kind, arxiv=row.arxiv)
+        (output_dir / "README.md").write_text(card)
+        print(summary_table(measured), f"\nwritten to {output_dir}")
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    sys.exit(run_recipe(main, __doc__, method="sdmi"))

@@ -1,0 +1,104 @@
+"""The arguments of the recipes: a YAML file, overridden by the command line; mistakes answered in one line."""
+
+import pytest
+import yaml
+
+from hf_mi_ssl.errors import UserError
+from hf_mi_ssl.training import Plan, cosine_momentum, cosine_with_warmup, parse_arguments
+
+
+def parse(*argv):
+    return parse_arguments([str(word) for word in argv], "a recipe", method="sdmi")
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("learning_rate: 1e-2\nseed: 3\nset: {temperature: 0.5, marginal: {}}\ncompile: true\n"
+                    "data_files:\n  train: a.parquet\n")  # fmt: skip
+    args = parse("--config", file, "--seed", 4, "--set", "temperature=0.1", "projection_size=64")
+    assert (args.learning_rate, args.seed, args.compile, args.method) == (0.01, 4, True, "sdmi")
+    assert args.columns == {"temperature": 0.1, "marginal": {}, "projection_size": 64}
+    assert args.files == {"train": "a.parquet"}
+    assert args.optimizer == "adamw"
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--lerning_rate", "1"], "unknown argument --lerning_rate; did you mean --learning_rate?"),
+        (["--learning_rat=1"], "did you mean --learning_rate?"),
+        (["--learning_rate", "fast"], "invalid float value: 'fast'"),
+        (["--num_train_epochs", "0"], "--num_train_epochs must be above 0"),
+        (["--weight_decay", "-1"], "--weight_decay must not be negative"),
+        (["--per_device_train_batch_size", "1"], "at least 2"),
+        (["--mixed_precision", "fp8"], "invalid choice: 'fp8'"),
+        (["--set", "temperature"], "--set takes KEY=VALUE, got 'temperature'"),
+        (["--set", "joint={"], "cannot read the value"),
+        (["--config", "absent.yaml"], "--config absent.yaml: No such file"),
+    ],
+)
+def test_a_mistake_is_one_line_with_the_way_out(argv, said):
+    with pytest.raises(UserError) as raised:
+        args = parse(*argv)
+        args.columns  # noqa: B018
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert raised.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("lerning_rate: 1", "did you mean --learning_rate?"), ("- 1\n- 2", "must hold `flag: value` lines"),
+     ("a: [", "is not YAML"), ("learning_rate: [1, 2]", "unknown argument 2"), ("seed: x", "invalid int value: 'x'")],
+)  # fmt: skip
+def test_a_mistake_in_the_file_is_caught_like_one_on_the_command_line(text, said, tmp_path):
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(UserError, match=said.replace("?", "\\?").replace("`", "`")):
+        parse("--config", tmp_path / "run.yaml")
+
+
+def test_what_is_saved_can_be_given_again(tmp_path):
+    args = parse("--set", "temperature=0.1", "marginal={exact: 2.0}", "--data_files", "train=a", "test=b")
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(args.to_dict()))
+    again = parse("--config", tmp_path / "again.yaml")
+    assert again.to_dict() == args.to_dict()
+
+
+def test_the_identity_of_a_run_leaves_out_where_it_writes_and_counts_the_global_batch():
+    one = parse("--output_dir", "a", "--per_device_train_batch_size", 64).identity(2)
+    other = parse("--output_dir", "b", "--per_device_train_batch_size", 128).identity(1)
+    assert one == other
+    assert one != parse("--seed", 1, "--per_device_train_batch_size", 128).identity(1)
+    assert one != parse("--set", "temperature=1", "--per_device_train_batch_size", 128).identity(1)
+
+
+def test_the_plan_counts_steps_and_says_what_follows_each():
+    plan = Plan(parse("--num_train_epochs", 3, "--warmup_epochs", 1), num_images=1000, global_batch=256)
+    assert (plan.steps_per_epoch, plan.steps, plan.warmup_steps) == (3, 9, 3)
+    assert [step for step in range(10) if plan.evaluates(step)] == [0, 3, 6, 9]
+    assert [step for step in range(10) if plan.measures_mi(step)] == [0, 3, 6, 9]
+    assert [step for step in range(10) if plan.checkpoints(step)] == [3, 6, 9]
+    args = parse("--eval_steps", 4, "--mi_steps", 0, "--checkpointing_steps", 5, "--gradient_accumulation_steps", 2)
+    plan = Plan(args, num_images=1000, global_batch=100)
+    assert plan.steps == 100
+    assert [step for step in range(14) if plan.evaluates(step)] == [0, 4, 8, 12]
+    assert not any(plan.measures_mi(step) for step in range(101))
+    assert [step for step in range(14) if plan.checkpoints(step)] == [5, 10]
+    assert list(plan.batches_from(98)) == [196, 197, 198, 199]
+
+
+def test_a_batch_larger_than_the_data_set_is_refused_with_both_numbers():
+    with pytest.raises(UserError, match="batch of 256 images is larger than the data set of 100"):
+        Plan(parse(), num_images=100, global_batch=256)
+
+
+def test_the_schedules_start_and_end_where_they_should():
+    factors = [cosine_with_warmup(step, 100, 10) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[9] == factors[10] == 1
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    assert 0 < factors[-1] < 0.001
+    momenta = [cosine_momentum(step, 100, 0.9) for step in range(100)]
+    assert momenta[0] == pytest.approx(0.9)
+    assert momenta == sorted(momenta)
+    assert 0.999 < momenta[-1] < 1
