@@ -1,0 +1,224 @@
+"""From a name to an encoder f_θ: configurations of transformers by name, any architecture of timm, weights of the Hub.
+
+An encoder is a `PreTrainedModel` that maps `pixel_values` to a `pooler_output`, the representation h.
+"""
+
+import copy
+import difflib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    ConvNextV2Config,
+    Dinov2Config,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ResNetConfig,
+)
+
+from ..errors import UserError, unknown
+from .configuration_mi_resnet import MIResNetConfig
+
+_RESNET_TINY = {
+    "depths": [1, 1, 1, 1],
+    "hidden_sizes": [32, 64, 128, 256],
+    "embedding_size": 32,
+    "layer_type": "basic",
+}
+_RESNET18 = {"depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512], "layer_type": "basic"}
+_RESNET50 = {"depths": [3, 4, 6, 3], "hidden_sizes": [256, 512, 1024, 2048], "layer_type": "bottleneck"}  # v1.5
+
+
+def _dinov2_small(image_size: int) -> PreTrainedConfig:
+    if image_size % 14 and image_size % 8:
+        raise UserError(f"dinov2_small cuts images into 14-pixel or 8×8 patches; {image_size} divides by neither")
+    return Dinov2Config(
+        hidden_size=384,
+        num_hidden_layers=12,
+        num_attention_heads=6,
+        image_size=image_size,
+        patch_size=image_size // 8 if image_size % 14 else 14,
+        use_mask_token=False,  # a parameter that no step uses stops distributed training
+    )
+
+
+def _convnextv2(depths: list[int], hidden_sizes: list[int]) -> Callable[[int], PreTrainedConfig]:
+    def config(image_size: int) -> PreTrainedConfig:
+        patch_size = 2 if image_size <= 64 else 4
+        return ConvNextV2Config(depths=depths, hidden_sizes=hidden_sizes, image_size=image_size, patch_size=patch_size)
+
+    return config
+
+
+# Beside these, `timm/<architecture>` names any architecture of timm.
+ENCODERS: dict[str, Callable[[int], PreTrainedConfig]] = {
+    "resnet_tiny": lambda image_size: ResNetConfig(**_RESNET_TINY),
+    "resnet18": lambda image_size: ResNetConfig(**_RESNET18),
+    "resnet50": lambda image_size: ResNetConfig(**_RESNET50),
+    "mi_resnet18": lambda image_size: MIResNetConfig(**_RESNET18),
+    "mi_resnet50": lambda image_size: MIResNetConfig(**_RESNET50),
+    "convnextv2_atto": _convnextv2([2, 2, 6, 2], [40, 80, 160, 320]),
+    "convnextv2_nano": _convnextv2([2, 2, 8, 2], [80, 160, 320, 640]),
+    "convnextv2_tiny": _convnextv2([3, 3, 9, 3], [96, 192, 384, 768]),
+    "dinov2_small": _dinov2_small,
+}
+
+
+def encoder_config(name: str, image_size: int) -> PreTrainedConfig:
+    """The configuration of that name for images of that size; its encoder starts from random weights.
+
+    Raises:
+        UserError: for a name that is neither in `ENCODERS` nor `timm/<architecture>`, or a size it cannot take.
+    """
+    if name.startswith("timm/"):
+        return _timm_config(name.removeprefix("timm/"), image_size)
+    if name not in ENCODERS:
+        raise unknown("encoder", name, [*ENCODERS, "timm/<architecture>"])
+    return ENCODERS[name](image_size)
+
+
+def _timm_config(architecture: str, image_size: int) -> PreTrainedConfig:
+    import timm
+    from transformers import TimmWrapperConfig  # imports timm, which takes seconds
+
+    _check_architecture(architecture)
+    base, _, tag = architecture.partition(".")
+    if tag:
+        raise UserError(
+            f"'timm/{architecture}' names pretrained weights: give it to --init_from, or --encoder 'timm/{base}'"
+        )
+    fixed_size = timm.models.get_pretrained_cfg(architecture).fixed_input_size
+    config = TimmWrapperConfig(
+        architecture=architecture,
+        num_labels=0,  # no classifier
+        model_args={"img_size": image_size} if fixed_size else None,
+        # AutoImageProcessor reads this; the export puts the run's own mean and std here.
+        pretrained_cfg={
+            "input_size": [3, image_size, image_size],
+            "mean": [0.485, 0.456, 0.406],
+            "std": [0.229, 0.224, 0.225],
+            "crop_pct": 1.0,
+            "interpolation": "bicubic",
+        },
+    )
+    try:
+        representation_size(config)
+    except Exception as error:  # each architecture has its own way of refusing a size
+        raise UserError(
+            f"timm/{architecture} does not take {image_size}-pixel images: {_first_line(error)}"
+        ) from error
+    return config
+
+
+def _check_architecture(architecture: str) -> None:
+    """Refuse what is not an architecture of timm: it understands `hf_hub:…` too, which would reach for the network."""
+    import timm
+
+    if not re.fullmatch(r"[\w.]+", architecture) or not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=1)
+        raise unknown("timm architecture", architecture, near or ["the names that timm.list_models() gives"])
+
+
+def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
+    """An encoder of that configuration with the initial weights that its own library gives it.
+
+    Initialises nothing on the meta device, where models are built before their weights are loaded.
+    """
+    encoder = AutoModel.from_config(config)
+    if config.model_type == "timm_wrapper" and encoder.device.type != "meta":
+        # transformers has just drawn every convolution anew with a standard deviation of 0.02 and set the gains
+        # that timm starts at zero to one.
+        import timm
+
+        fresh = timm.create_model(config.architecture, num_classes=0, **(config.model_args or {}))
+        encoder.timm_model.load_state_dict(fresh.state_dict())
+    return encoder
+
+
+# Classifiers are all that a checkpoint may hold beyond the encoder.
+_HEAD = re.compile(r"(timm_model\.)?(classifier|cls_classifier|distillation_classifier|head|head_dist|fc)\b")
+
+
+def load_encoder(name_or_path: str | Path) -> PreTrainedModel:
+    """The encoder of a Hub repository or a local directory, float32, in eval mode; code in it is never run.
+
+    Raises:
+        UserError: for what cannot be loaded, gives no `pooler_output`, or whose weights are not exactly the
+            encoder's: missing ones would be random, unexpected ones (classifiers apart) belong to something else.
+    """
+    name = str(name_or_path)
+    path = Path(name).expanduser()
+    hub_id = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name)
+    # A mistyped `runs/name` looks like an id, and asking the Hub for it takes half a minute without a network.
+    if not path.is_dir() and (not hub_id or path.parent.is_dir()):
+        raise UserError(
+            f"no directory {name!r}: give one that holds an encoder, or the owner/name of a Hub repository"
+        )
+    source = str(path) if path.is_dir() else name
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        if config.model_type == "timm_wrapper":
+            _check_architecture(config.architecture)
+        encoder, report = AutoModel.from_pretrained(
+            source,
+            config=config,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except UserError:
+        raise
+    except Exception as error:  # files, network, unknown architectures, shapes: transformers raises every kind
+        where = "" if path.is_dir() else " (no such directory here, so it was looked up on the Hub)"
+        raise UserError(f"cannot load an encoder from {name!r}{where}: {_first_line(error)}") from error
+    _refuse(name, "lacks", report["missing_keys"], "they would be random")
+    unexpected = [key for key in report["unexpected_keys"] if not _HEAD.match(key)]
+    _refuse(name, "also holds", unexpected, "so it is not a bare encoder; load the directory that holds one")
+    not_finite = [key for key, tensor in encoder.state_dict().items() if not torch.isfinite(tensor).all()]
+    _refuse(name, "has infinite or undefined", not_finite, "so it cannot be trained further")
+    try:
+        representation_size(encoder)
+    except Exception as error:
+        raise UserError(f"{name!r} is not an image encoder with a pooler_output: {_first_line(error)}") from error
+    return encoder
+
+
+def _refuse(name: str, fault: str, keys, because: str) -> None:
+    if keys:
+        raise UserError(f"{name!r} {fault} weights ({len(keys)}, such as {min(keys)}): {because}")
+
+
+def representation_size(config_or_encoder: PreTrainedConfig | PreTrainedModel) -> int:
+    """The width of h = `pooler_output.flatten(1)`, from a forward without arithmetic on the meta device.
+
+    Touches neither the given encoder nor the random number generator.
+
+    Raises:
+        UserError: for a model that gives no `pooler_output`.
+    """
+    config = copy.deepcopy(getattr(config_or_encoder, "config", config_or_encoder))
+    with torch.device("meta"), torch.no_grad():
+        encoder = AutoModel.from_config(config).eval()
+        pooled = getattr(encoder(pixel_values=torch.zeros(1, *_input_size(config))), "pooler_output", None)
+    if pooled is None:
+        raise UserError(f"{type(encoder).__name__} gives no pooler_output: there is nothing to probe")
+    return pooled.flatten(1).shape[1]
+
+
+def _input_size(config: PreTrainedConfig) -> tuple[int, ...]:
+    if config.model_type == "timm_wrapper" and hasattr(config, "pretrained_cfg"):
+        return tuple(config.pretrained_cfg["input_size"])
+    size = getattr(config, "image_size", 224)  # networks without the field take any size
+    height, width = (size, size) if isinstance(size, int) else size
+    return getattr(config, "num_channels", 3), height, width
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of its text, or its name: transformers' errors run over paragraphs."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

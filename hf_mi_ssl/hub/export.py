@@ -1,0 +1,87 @@
+"""Write an encoder so that plain transformers loads it: its own class, a stock image processor, no pickle.
+
+Stock and timm encoders need none of our code. `mi_resnet` brings its two code files along, for those who trust remote
+code and have not imported this package.
+"""
+
+import copy
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+from transformers import BitImageProcessor, PreTrainedModel
+
+from ..encoders import MIResNetConfig, configuration_mi_resnet, modeling_mi_resnet
+
+# Written by hand because `register_for_auto_class` names only the one class that is being saved.
+_AUTO_MAP = {
+    "AutoConfig": "configuration_mi_resnet.MIResNetConfig",
+    "AutoModel": "modeling_mi_resnet.MIResNetModel",
+    "AutoModelForImageClassification": "modeling_mi_resnet.MIResNetForImageClassification",
+    "AutoBackbone": "modeling_mi_resnet.MIResNetBackbone",
+}
+
+
+def export_encoder(
+    encoder: PreTrainedModel,
+    directory: str | Path,
+    *,
+    image_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> None:
+    """Write what `AutoModel.from_pretrained(directory)` needs: configuration, safetensors and image processor.
+
+    The processor turns any image into RGB, scales its shorter side to `image_size` (bicubic), crops the centre and
+    normalises (x/255 − mean)/std. The encoder is left as it was. A file appears whole or not at all, `config.json`
+    last: without it nothing loads.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    processor = BitImageProcessor(
+        size={"shortest_edge": image_size},
+        crop_size={"height": image_size, "width": image_size},
+        resample=Image.Resampling.BICUBIC,
+        image_mean=list(mean),
+        image_std=list(std),
+    )
+    # Inside the directory, so that both are on one file system and a rename suffices.
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as temporary:
+        processor.save_pretrained(temporary)
+        original = encoder.config
+        try:
+            encoder.config = _export_config(original, image_size, list(mean), list(std))  # saving writes into it
+            encoder.save_pretrained(temporary)
+        finally:
+            encoder.config = original
+        if isinstance(original, MIResNetConfig):
+            for module in (configuration_mi_resnet, modeling_mi_resnet):
+                shutil.copy(module.__file__, temporary)
+        for file in sorted(Path(temporary).iterdir(), key=lambda file: file.name == "config.json"):
+            os.replace(file, directory / file.name)
+
+
+def _export_config(original, image_size: int, mean: list[float], std: list[float]):
+    config = copy.deepcopy(original)
+    if isinstance(config, MIResNetConfig):
+        config.auto_map = dict(_AUTO_MAP)
+    if config.model_type == "timm_wrapper":
+        # From a local directory, AutoImageProcessor reads only config.json of a timm model; this sends it on to
+        # preprocessor_config.json, which it reads first on the Hub.
+        config.image_processor_type = BitImageProcessor.__name__
+        config.pretrained_cfg = (getattr(config, "pretrained_cfg", None) or {}) | {
+            "input_size": [3, image_size, image_size],
+            "mean": mean,
+            "std": std,
+            "crop_pct": 1.0,
+            "interpolation": "bicubic",
+        }
+    return config
+
+
+def export_pretraining(model: PreTrainedModel, directory: str | Path) -> None:
+    """Write the whole model, heads and target included: `AutoModelForPreTraining`, `subfolder="pretraining"`."""
+    model.save_pretrained(Path(directory) / "pretraining")
