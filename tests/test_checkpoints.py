@@ -76,8 +76,8 @@ def test_the_state_of_an_optimiser_goes_on_bit_for_bit(name, tmp_path):
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.integers() | st.text(max_size=3), inner, max_size=3)
-        | st.tuples(inner, inner),
+        lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner)
+        | st.dictionaries(st.integers() | st.text(max_size=3), inner, max_size=3),
         max_leaves=8,
     )
 )  # fmt: skip

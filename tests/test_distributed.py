@@ -77,7 +77,11 @@ def test_every_row_equals_one_process_in_loss_gradients_and_statistics(world):
         assert set(nonzero) <= set(gradients), (name, phase)
         for parameter, gradient in nonzero.items():
             torch.testing.assert_close(
-                gradients[parameter], gradient, rtol=1e-8, atol=1e-11, msg=lambda m, p=parameter: f"{name} {p}: {m}"
+                gradients[parameter],
+                gradient,
+                rtol=1e-8,
+                atol=1e-11,
+                msg=lambda m, n=name, p=parameter: f"{n} {p}: {m}",
             )
         for buffer, value in model.named_buffers():
             torch.testing.assert_close(buffers[buffer], value, rtol=1e-10, atol=1e-12)

@@ -2,7 +2,7 @@
 
 During training a fixed part of the images is tracked (`Evaluation.track`, the `eval/…` keys of `metrics.jsonl`); at
 the end everything is measured (`Evaluation.measure`, the `evaluations` of `results.json`), for the trained encoder,
-for a random one and for pixels. Accuracies are those of clean views; MI and spectrum are those of two fixed random views.
+for a random one and for pixels. Accuracies are those of clean views, MI and spectrum those of two fixed random views.
 """
 
 from collections.abc import Callable

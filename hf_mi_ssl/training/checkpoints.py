@@ -143,7 +143,7 @@ def _key(key):
 def _join(tree: dict, tensors: dict[str, Tensor]):
     ((kind, value),) = tree.items()
     if kind == "tensor":
-        return tensors[value]
+        return tensors[value].clone()  # in memory of torch's own alignment, on which the last bit of a sum can depend
     if kind == "dict":
         return {key: _join(inner, tensors) for key, inner in value}
     if kind == "list":
