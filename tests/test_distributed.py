@@ -81,7 +81,7 @@ def test_every_row_equals_one_process_in_loss_gradients_and_statistics(world):
                 gradient,
                 rtol=1e-8,
                 atol=1e-11,
-                msg=lambda m, n=name, p=parameter: f"{n} {p}: {m}",
+                msg=lambda m, at=(name, parameter): f"{at}: {m}",
             )
         for buffer, value in model.named_buffers():
             torch.testing.assert_close(buffers[buffer], value, rtol=1e-10, atol=1e-12)

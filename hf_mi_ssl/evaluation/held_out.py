@@ -148,7 +148,7 @@ class Evaluation:
     @torch.no_grad()
     def _map(self, function: Callable, part: Part, modules: list[nn.Module] = ()) -> dict[str, Tensor]:
         """`function(indices, images)` of a part in order, on the CPU. Each process does a share, all get the whole."""
-        training = [module.training for module in modules]
+        modes = [(inner, inner.training) for module in modules for inner in module.modules()]
         for module in modules:
             module.eval()
         n = len(part.indices)
@@ -156,8 +156,8 @@ class Evaluation:
         padded = torch.cat([part.indices, part.indices[:1].expand(share * num_processes() - n)])
         mine = padded[process_index() * share : (process_index() + 1) * share]
         batches = [function(*batch) for batch in part.images.batches(mine.split(self.batch_size))]
-        for module, was_training in zip(modules, training):
-            module.train(was_training)
+        for inner, was_training in modes:
+            inner.training = was_training
         return {name: gather(torch.cat([batch[name].float() for batch in batches]))[:n].cpu() for name in batches[0]}
 
 

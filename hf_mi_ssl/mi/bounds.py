@@ -68,13 +68,13 @@ def smile(scores: Tensor, clip: float = 5.0) -> Tensor:
 def uniform_sphere_dv(dimension: int, temperature: float, points: int = 20_001) -> float:
     """L = 1/τ − log E_t[e^{t/τ}], t the cosine of two uniform directions in R^D: what cosine/τ reaches at best there
 
-    The value of `dv` when views agree perfectly and embeddings are uniform on the sphere: its ceiling, in nats, for
-    large D (small D allows slightly more by arranging few clusters). The density of t is ∝ (1 − t²)^{(D−3)/2}; with
-    t = sin φ the integrand is smooth for every D ≥ 2.
+    The value of `dv` when views agree perfectly and embeddings are uniform on the sphere: its ceiling in the population,
+    in nats, because e^{t/τ} is positive definite and so the uniform law has the least mean of it. The density of t is
+    ∝ (1 − t²)^{(D−3)/2}; with t = sin φ the integrand is smooth for every D ≥ 2.
     """
     if dimension == 1:
         return 1 / temperature - math.log(math.cosh(1 / temperature))
-    phi = torch.linspace(-math.pi / 2, math.pi / 2, points, dtype=torch.float64)[1:-1]
+    phi = math.pi * ((torch.arange(points, dtype=torch.float64) + 0.5) / points - 0.5)  # midpoints
     log_density = (dimension - 2) * phi.cos().log()
     log_moment = torch.logsumexp(log_density + phi.sin() / temperature, 0) - torch.logsumexp(log_density, 0)
     return 1 / temperature - log_moment.item()

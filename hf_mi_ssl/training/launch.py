@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from transformers.utils.logging import disable_progress_bar
 
 from ..errors import UserError
 from .arguments import PretrainingArguments, parse_arguments
@@ -16,6 +17,8 @@ def run_recipe(main: Callable[[PretrainingArguments], None], description: str, *
     """Parse the command line and call `main`; returns the exit code. What a user can put right is one line, and 2
     where it is an argument."""
     logging.basicConfig(format="%(levelname)s %(message)s")
+    if not sys.stderr.isatty():
+        disable_progress_bar()
     try:
         main(parse_arguments(sys.argv[1:], description, **defaults))
     except UserError as error:

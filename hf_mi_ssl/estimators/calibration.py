@@ -1,0 +1,133 @@
+"""The best scale of a fixed critic, and what a divergence says about mutual information: small concave problems.
+
+Negatives enter as a law (values t, weights w): the histogram of the off-diagonal scores of a sample, or the law of the
+cosine of two random directions. Fits and ceilings are the same code on the two, in float64.
+"""
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..mi.pairs import off_diagonal
+
+MAX_SCALE = 200.0  # of the cosine; a sample whose positives and negatives separate would send the scale to infinity
+
+Law = tuple[Tensor, Tensor]  # values (K,), weights (K,) that sum to 1, float64
+
+
+def root(function: Callable[[float], tuple[float, float]], low: float, high: float) -> float:
+    """x in [low, high] with f(x) = 0, for a falling f given as x -> (f(x), f′(x)); the nearer end where there is none.
+
+    Newton's method kept inside a shrinking bracket: a step that leaves it, or hardly shrinks f, becomes a bisection.
+    """
+    if function(low)[0] <= 0:
+        return low
+    if function(high)[0] >= 0:
+        return high
+    x, previous = (low + high) / 2, math.inf
+    for _ in range(100):
+        value, slope = function(x)
+        low, high = (x, high) if value > 0 else (low, x)
+        step = x - value / slope if slope < 0 else math.inf
+        inside = low < step < high and abs(value) < previous / 2
+        new = step if inside else (low + high) / 2
+        if value == 0 or abs(new - x) <= 1e-10 * max(1.0, abs(x)):
+            return new if value else x
+        x, previous = new, abs(value)
+    return x
+
+
+def negative_law(scores: Tensor, bins: int = 8192) -> Law:
+    """The histogram of the off-diagonal cosines of (N, N) scores; the mean of its values stands for each bin."""
+    t = off_diagonal(scores).flatten()
+    index = ((t + 1) * (bins / 2)).long().clamp_(0, bins - 1)
+    count = torch.bincount(index, minlength=bins).double()
+    total = torch.bincount(index, weights=t.double(), minlength=bins)
+    seen = count > 0
+    return total[seen] / count[seen], count[seen] / count.sum()
+
+
+def sphere_law(dimension: int, points: int = 2048) -> Law:
+    """The cosine of two uniform directions of R^D: density ∝ (1 − t²)^{(D−3)/2}; t = ±1 for D = 1."""
+    if dimension == 1:
+        return torch.tensor([-1.0, 1.0], dtype=torch.float64), torch.tensor([0.5, 0.5], dtype=torch.float64)
+    phi = math.pi * ((torch.arange(points, dtype=torch.float64) + 0.5) / points - 0.5)  # t = sin φ: smooth for D ≥ 2
+    return phi.sin(), torch.softmax((dimension - 2) * phi.cos().log(), 0)
+
+
+def best_dv_scale(scores: Tensor) -> float:
+    """argmax_{0 ≤ β ≤ 200} [β mean_i S_ii − log E_q e^{βS}], a concave problem; 0 where positives score no higher.
+
+    Its maximum is the Cramér rate function of the negative cosines at the mean positive one.
+    """
+    positive = scores.diagonal().double().mean().item()
+    t, w = negative_law(scores)
+
+    def slope(scale: float) -> tuple[float, float]:
+        tilted = torch.softmax(w.log() + scale * t, 0)
+        mean = (tilted @ t).item()
+        return positive - mean, -(tilted @ (t - mean).square()).item()
+
+    return root(slope, 0.0, MAX_SCALE)
+
+
+def platt(positives: Tensor, law: Law) -> tuple[float, float]:
+    """argmax_{0 ≤ β ≤ 200, c} [−mean softplus(−(β s + c)) − E_q softplus(β t + c)], concave in (β, c).
+
+    The logistic regression "joint or product?" on one score. c is maximised out, so that two nested
+    one-dimensional searches stay safe where the classes separate.
+    """
+    s, (t, w) = positives.double(), law
+
+    def offset(scale: float) -> float:
+        def slope(c: float) -> tuple[float, float]:
+            miss, alarm = torch.sigmoid(-(scale * s + c)), torch.sigmoid(scale * t + c)
+            return (miss.mean() - w @ alarm).item(), -((miss * (1 - miss)).mean() + w @ (alarm * (1 - alarm))).item()
+
+        return root(slope, -scale - 40, scale + 40)
+
+    def slope(scale: float) -> tuple[float, float]:
+        c = offset(scale)
+        miss, alarm = torch.sigmoid(-(scale * s + c)), torch.sigmoid(scale * t + c)
+        p, q = miss * (1 - miss) / len(s), alarm * (1 - alarm) * w
+        curvature = p @ s.square() + q @ t.square() - (p @ s + q @ t) ** 2 / (p.sum() + q.sum()).clamp_min(1e-300)
+        return ((miss * s).mean() - w @ (alarm * t)).item(), -curvature.item()
+
+    scale = root(slope, 0.0, MAX_SCALE)
+    return scale, offset(scale)
+
+
+def jsd_of_mi(mi: float) -> float:
+    """Ξ(I) = ½ [log(2/(1+s)) + s log(2s/(1+s)) + (1−s) log 2], s = e^{−I}: the most JSD that MI of I nats allows.
+
+    Attained by P = (1, 0), Q = (s, 1 − s) (arXiv 2510.20644), so MI ≥ Ξ⁻¹(JSD) holds and is tight.
+    """
+    s = math.exp(-mi)
+    return (-math.log1p((s - 1) / 2) + s * (math.log(s) - math.log1p((s - 1) / 2)) + (1 - s) * math.log(2)) / 2
+
+
+def mi_of_jsd(jsd: float) -> float:
+    """Ξ⁻¹(JSD): the least MI, in nats, that a Jensen–Shannon divergence implies, by bisection; 30 where it saturates.
+
+    A sample's negative value goes on along the tangent at 0, so that errors keep their size there.
+    """
+    if jsd <= 0:
+        return 2 * jsd / math.log(2)
+    low, high = 0.0, 30.0
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (middle, high) if jsd_of_mi(middle) < jsd else (low, middle)
+    return high
+
+
+@lru_cache
+def sphere_jsd(dimension: int) -> float:
+    """The Jensen–Shannon divergence that a scaled cosine finds between perfect alignment and uniform pairings."""
+    t, w = sphere_law(dimension)
+    scale, c = platt(torch.ones(1), (t, w))
+    one = torch.tensor(scale + c, dtype=torch.float64)
+    return (math.log(2) - (F.softplus(-one) + w @ F.softplus(scale * t + c)) / 2).item()

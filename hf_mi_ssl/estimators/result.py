@@ -1,0 +1,33 @@
+"""What an estimator says: never a bare number, always its interval, its ceiling, its sample and how it was made."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class MIEstimate:
+    """A value in nats, and what is needed to believe it.
+
+    Args:
+        value: the estimate, cut to log n, and from below to 0 where the critic's scale is fitted; so are low and high.
+        kind: what it is in the population; only a `lower_bound` may be quoted as "at least".
+        standard_error: of `value` before any cut, from the influence of each pair.
+        low, high: the 95 % interval of what the estimator estimates (for a bound: of the bound, not of the MI).
+        ceiling: the most this estimator can say of n such pairs: min(log n, what its critic reaches on perfectly
+            aligned views whose embeddings are uniform on the sphere).
+        n: pairs it was computed on.
+        split: the data the pairs came from.
+        protocol: one sentence that names the critic, its temperature or scale, and the halves.
+        warnings: reasons to read the value with care.
+    """
+
+    value: float
+    kind: Literal["lower_bound", "plugin", "closed_form"]
+    standard_error: float
+    low: float
+    high: float
+    ceiling: float
+    n: int
+    split: str
+    protocol: str
+    warnings: tuple[str, ...] = ()
