@@ -1,0 +1,250 @@
+"""Image corpora by name: a Hub id, a folder of images, parquet files, or the embedded `shapes`.
+
+`datasets` finds, downloads and maps the rows; it never decodes them. Rows are read as Arrow (bytes or path) and
+decoded by `images.decode`, so that a strange image is treated alike everywhere and an error names its row. A path in a
+row is opened only if it is a local file of the corpus itself: strangers wrote the rows.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from glob import glob
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .. import counter
+from ..errors import UserError, unknown
+from .images import decode, own_file, to_square
+from .shapes import ShapesCorpus
+
+DataFiles = str | Sequence[str] | Mapping[str, str | Sequence[str]]
+
+
+class Corpus:
+    """One split of a data set of images, by index; made by `load_corpus`. `shapes.ShapesCorpus` has the same members.
+
+    `labels` is int64 (len,) or None, −1 where a row has none; `label_names` their names or None; `available_splits`
+    all splits of the data set; `fingerprint` changes when the data do.
+    """
+
+    labels: Tensor | None = None
+    label_names: list[str] | None = None
+
+    def __init__(self, name: str, split: str, splits: Mapping, image_column: str, folders: list[str] | None):
+        self.name = name
+        self.split = split
+        self.available_splits = list(splits)
+        self.fingerprint: str = splits[split]._fingerprint
+        self._column = image_column
+        self._rows = splits[split].select_columns([image_column]).with_format("arrow")
+        self._folders = folders  # where the paths in rows may lie; None where datasets itself listed the files
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _cells(self, indices: list[int]) -> list[tuple[bytes | None, str | None]]:
+        cells = self._rows[indices][self._column].to_pylist()  # one read of Arrow for the whole batch
+        return [(c.get("bytes"), c.get("path")) if isinstance(c, dict) else (c, None) for c in cells]
+
+    def _decode(self, index: int, data: bytes | None, path: str | None) -> Image.Image:
+        try:
+            return decode(data, own_file(path, self._folders) if data is None and path is not None else None)
+        except UserError as error:
+            file = f" ({path})" if path else ""
+            raise UserError(f"{self.name}, split {self.split!r}, row {index}{file}: {error}", exit_code=1) from error
+
+    def read(self, index: int) -> Image.Image:
+        """Image `index`, RGB. Raises `UserError` (exit code 1) naming split, row and file if it cannot be decoded."""
+        index = range(len(self))[index]
+        return self._decode(index, *self._cells([index])[0])
+
+    def squares(self, indices: Tensor, size: int) -> Tensor:
+        """The images `indices` (n,) as squares (see `to_square`): uint8 (n, 3, size, size), on the CPU."""
+        images = torch.empty(len(indices), 3, size, size, dtype=torch.uint8)
+        for i, (index, cell) in enumerate(zip(indices.tolist(), self._cells(indices.tolist()))):
+            images[i] = to_square(self._decode(index, *cell), size)
+        return images
+
+
+def _kind(feature: object) -> str:
+    return getattr(feature, "dtype", None) or type(feature).__name__
+
+
+def _holds_images(feature: object) -> bool:
+    """Whether columns of this type hold images: typed so, or as parquet without HF metadata stores them."""
+    import datasets
+
+    if isinstance(feature, dict):
+        return {"bytes", "path"} <= set(feature)
+    return isinstance(feature, datasets.Image) or _kind(feature) in ("binary", "large_binary")
+
+
+def _image_column(features: Mapping, name: str | None) -> str:
+    kinds = {column: _kind(feature) for column, feature in features.items()}
+    found = [column for column, feature in features.items() if _holds_images(feature)]
+    if name is not None and name not in features:
+        raise unknown("image column", name, features)
+    if name is not None and name not in found:
+        raise UserError(f"column {name!r} ({kinds[name]}) holds no images; those with: {', '.join(found) or 'none'}")
+    if not found:
+        listing = ", ".join(f"{column} ({kind})" for column, kind in kinds.items())
+        raise UserError(f"no column holds images among {listing}; choose data that have one")
+    if name is None and len(found) > 1:
+        raise UserError(f"several columns hold images: {', '.join(found)}; choose one with --image_column_name")
+    return name or found[0]
+
+
+def _label_column(features: Mapping, name: str | None) -> str | None:
+    import datasets
+
+    if name is not None and name not in features:
+        raise unknown("label column", name, features)
+    classes = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    likely = [c for c in ("label", "labels") if c in features and re.match("u?int|.*string", _kind(features[c]))]
+    return name or (classes[0] if len(classes) == 1 else next(iter(likely), None))
+
+
+def _labels(splits: Mapping, split: str, name: str | None, folder: Path | None) -> tuple[Tensor | None, list | None]:
+    """The labels of a split, −1 where a row has none, and their names; None for labels that do not exist."""
+    features = splits[split].features
+    column = _label_column(features, name)
+    if column is None:
+        return None, None
+    names = getattr(features[column], "names", None)
+    if folder and names and len(splits) > 1 and all((folder / label).is_dir() for label in names):
+        return None, None  # datasets takes the folders of the splits for classes where there are no class folders
+    kind = _kind(features[column])
+    tables = {key: rows.with_format("arrow")[:] for key, rows in splits.items() if column in rows.features}
+    values = {key: table[column] for key, table in tables.items()}
+    if "string" in kind:
+        names = sorted({value for each in values.values() for value in each.unique().to_pylist()} - {None})
+        ids = {value: i for i, value in enumerate(names)}
+        labels = torch.tensor([ids.get(value, -1) for value in values[split].to_pylist()])
+    elif re.match("u?int|bool", kind):
+        labels = torch.tensor([-1 if value is None else int(value) for value in values[split].to_pylist()])
+    else:
+        raise UserError(f"label column {column!r} holds {kind}; choose one of integers or strings")
+    return (labels, names) if (labels >= 0).any() else (None, None)
+
+
+@contextmanager
+def _quiet_unless_terminal() -> Iterator[None]:
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    hush = not sys.stderr.isatty() and not are_progress_bars_disabled()
+    if hush:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hush:
+            enable_progress_bars()
+
+
+def _local_files(data_files: DataFiles) -> list[str]:
+    """The local files that data_files names, patterns expanded. Raises `UserError` for what does not exist."""
+    values = data_files.values() if isinstance(data_files, Mapping) else [data_files]
+    names = [name for value in values for name in ([value] if isinstance(value, str) else value)]
+    found = []
+    for name in (name for name in names if "://" not in name):
+        files = glob(name, recursive=True)
+        if not files:
+            raise UserError(f"data file {name!r} does not exist; check --data_files (relative to {os.getcwd()})")
+        found += files
+    return found
+
+
+def _arguments(
+    name: str, data_files: DataFiles | None, data_dir: str | None
+) -> tuple[dict[str, object], list[str] | None]:
+    """The arguments of `datasets.load_dataset`, and the folders that paths in rows may point into."""
+    if name in ("imagefolder", "parquet"):
+        if data_files is None and data_dir is None:
+            way = "--data_dir DIR" if name == "imagefolder" else "--data_files train=A.parquet test=B.parquet"
+            raise UserError(f"{name} needs the place of the data: give {way}")
+    elif Path(name).is_dir():
+        name, data_dir = "imagefolder", data_dir or name
+    elif Path(name).is_absolute() or name.startswith((".", "~")):
+        raise UserError(f"directory {name!r} does not exist; give a folder of images or the name of a Hub data set")
+    local = name in ("imagefolder", "parquet")
+    if local and data_dir is not None and not Path(data_dir).is_dir():
+        raise UserError(f"directory {data_dir!r} does not exist; check --data_dir (relative to {os.getcwd()})")
+    folders = None if name == "imagefolder" else []
+    if local and data_files is not None and data_dir is None:
+        files = _local_files(data_files)
+        if folders is not None:
+            folders = sorted({os.path.dirname(os.path.abspath(file)) for file in files})
+    elif name == "parquet":
+        folders = [data_dir]
+    return {"path": name, "data_files": data_files, "data_dir": data_dir}, folders
+
+
+def _load(name: str, arguments: Mapping[str, object]) -> Mapping:
+    import datasets
+    from datasets.data_files import EmptyDatasetError
+    from datasets.exceptions import DatasetNotFoundError
+
+    where = arguments["data_dir"] or arguments["data_files"] or name
+    try:
+        with _quiet_unless_terminal():
+            return datasets.load_dataset(**arguments)
+    except DatasetNotFoundError as error:
+        raise UserError(
+            f"no data set {name!r} on the Hub, or it is private or gated; check the name, or run `hf auth login`"
+        ) from error
+    except ConnectionError as error:
+        raise UserError(
+            f"cannot reach the Hub for the data set {name!r}, and it is not in the cache; check the network, "
+            "or give a local folder with --dataset_name imagefolder --data_dir DIR"
+        ) from error
+    except Exception as error:  # builders raise many types, with many lines
+        if isinstance(error, EmptyDatasetError) or "corresponds to no data" in str(error):
+            raise UserError(f"no images in {where}; give a folder that holds image files") from error
+        reason = str(error.__cause__ or error).strip().split("\n")[0] or type(error).__name__
+        raise UserError(f"cannot load {name!r} from {where}: {reason}; check that the data are whole") from error
+
+
+def load_corpus(
+    dataset_name: str,
+    *,
+    data_files: DataFiles | None = None,
+    data_dir: str | None = None,
+    split: str,
+    image_column_name: str | None = None,
+    label_column_name: str | None = None,
+) -> Corpus | ShapesCorpus:
+    """One split of the corpus `dataset_name`: a Hub id, `imagefolder`, `parquet`, `shapes`, or a folder of images.
+
+    The image column, if not named, is the one that holds images; labels are those of the named column, else the only
+    column of class labels, else an integer or string column `label` or `labels`, else None. Strings become the ids of
+    their sorted values over all splits. Raises `UserError` (exit code 2) for what does not exist or cannot be read.
+    """
+    if dataset_name == "shapes":
+        return ShapesCorpus(split)
+    arguments, folders = _arguments(dataset_name, data_files, data_dir)
+    splits = _load(dataset_name, arguments)
+    if split not in splits:
+        raise UserError(f"{dataset_name!r} has no split {split!r}; its splits: {', '.join(splits)}")
+    if len(splits[split]) == 0:
+        raise UserError(f"the split {split!r} of {dataset_name!r} holds no rows; choose another: {', '.join(splits)}")
+    folder = Path(data_dir or dataset_name) if arguments["path"] == "imagefolder" else None
+    corpus = Corpus(dataset_name, split, splits, _image_column(splits[split].features, image_column_name), folders)
+    corpus.labels, corpus.label_names = _labels(splits, split, label_column_name, folder)
+    return corpus
+
+
+def held_out(n: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices to keep and indices to hold out of n, sorted int64, for data sets without a split to evaluate on.
+
+    round(n · fraction) are held out, at least 1; a pure function of its arguments. Raises `UserError` if that leaves
+    nothing to keep."""
+    out = max(1, round(n * fraction))
+    if not 0 < fraction < 1 or out >= n:
+        raise UserError(f"cannot hold out the fraction {fraction} of {n} images; use a fraction between 0 and 1")
+    order = counter.permutation(n, "held out", seed)
+    return order[out:].sort().values, order[:out].sort().values

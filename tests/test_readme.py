@@ -1,0 +1,30 @@
+"""The README tells the truth: its table is made from the rows, its tree is the tree."""
+
+import re
+from pathlib import Path
+
+from hf_mi_ssl.encoders import ENCODERS
+from hf_mi_ssl.methods import markdown_table
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_table_of_methods_is_the_one_that_the_rows_make():
+    between = re.search(r"<!-- methods:.*?-->\n(.*?)<!-- /methods -->", README, re.DOTALL)[1]
+    assert between.strip() == markdown_table()
+
+
+def test_the_tree_has_a_line_for_every_file():
+    tree = README[README.index("## The tree") :]
+    for path in sorted((ROOT / "hf_mi_ssl").rglob("*.py")):
+        name = path.relative_to(ROOT / "hf_mi_ssl")
+        if name.name in ("__init__.py", "version.py") or name.stem.endswith("mi_resnet"):
+            continue
+        assert f"{name.name}  " in tree or f"{name} " in tree, f"{name} is missing from the tree"
+    for line in re.findall(r"^    {2,6}(\S+\.py) ", tree, re.MULTILINE):
+        assert list((ROOT / "hf_mi_ssl").rglob(Path(line).name)), f"{line} of the tree does not exist"
+
+
+def test_every_encoder_is_named():
+    assert all(f"`{name}`" in README for name in ENCODERS)
