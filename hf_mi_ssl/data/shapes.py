@@ -202,7 +202,7 @@ def mutual_information(share: Iterable[str] = ("content", "style")) -> float:
 
     Let S be the shared factors. A and B are independent given S, for all else is drawn independently; so
     I(A; B) ≤ I(A; S) ≤ H(S). And S is a function of A as well as of B (a decoder in the tests reads it off without
-    error), so I(A; B) ≥ I(S; S) = H(S). Both hold, hence equality; S is uniform, with independent components.
+    error, at 64 pixels), so I(A; B) ≥ I(S; S) = H(S). Hence equality; S is uniform, with independent parts.
 
     Augmented views of *one* image have no such value: they also share its noise, blobs and background, to an
     extent that no formula gives.
