@@ -84,8 +84,8 @@ def open_train_and_held_out(
 def training_batches(
     train: Part, steps: Iterable[int], global_batch: int, seed: int, rank: int = 0, world: int = 1
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """For each number of a batch: its epoch, the indices of this process's images (n,), and the images, uint8
-    (n, 3, S, S) on the device. A pure function of its arguments."""
+    """For each number of a batch: its epoch, the indices of this process's images, (n,) on the CPU, and the images,
+    uint8 (n, 3, S, S) on the device. A pure function of its arguments."""
     steps = list(steps)
 
     def chosen(step: int) -> Tensor:

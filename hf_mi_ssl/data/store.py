@@ -95,9 +95,9 @@ class ImageStore:
         return self.images[indices.to(self.images.device)].to(self.device)
 
     def batches(self, orders: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each tensor of indices (n,) in `orders`: the indices and their images, both on the device."""
+        """For each tensor of indices (n,) in `orders`: the indices, as given, and their images, on the device."""
         for indices in orders:
-            yield indices.to(self.device), self.fetch(indices)
+            yield indices, self.fetch(indices)
 
 
 class ImageReader:
@@ -120,12 +120,12 @@ class ImageReader:
         return self.corpus.squares(indices.cpu(), self.size).to(self.device)
 
     def batches(self, orders: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each tensor of indices (n,) in `orders`: the indices and their images, both on the device.
+        """For each tensor of indices (n,) in `orders`: the indices, as given, and their images, on the device.
 
         `orders` may be endless; it is read a few batches ahead. Raises `UserError` as `ImageStore.build` does."""
         cuda = self.device.type == "cuda"
         for indices, images in _decoded(self.corpus, self.size, orders, self.num_workers, pin_memory=cuda):
-            yield indices.to(self.device, non_blocking=cuda), images.to(self.device, non_blocking=cuda)
+            yield indices, images.to(self.device, non_blocking=cuda)
 
 
 def _memory_limit(device: torch.device) -> int:

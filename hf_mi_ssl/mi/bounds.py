@@ -68,9 +68,9 @@ def smile(scores: Tensor, clip: float = 5.0) -> Tensor:
 def uniform_sphere_dv(dimension: int, temperature: float, points: int = 20_001) -> float:
     """L = 1/τ − log E_t[e^{t/τ}], t the cosine of two uniform directions in R^D: what cosine/τ reaches at best there
 
-    The value of `dv` when views agree perfectly and embeddings are uniform on the sphere: its ceiling in the population,
-    in nats, because e^{t/τ} is positive definite and so the uniform law has the least mean of it. The density of t is
-    ∝ (1 − t²)^{(D−3)/2}; with t = sin φ the integrand is smooth for every D ≥ 2.
+    The value of `dv` when views agree perfectly and embeddings are uniform on the sphere: its ceiling in the
+    population, in nats, because e^{t/τ} is positive definite and so the uniform law has the least mean of it. The
+    density of t is ∝ (1 − t²)^{(D−3)/2}; with t = sin φ the integrand is smooth for every D ≥ 2.
     """
     if dimension == 1:
         return 1 / temperature - math.log(math.cosh(1 / temperature))

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from hf_mi_ssl.views import operations
-from hf_mi_ssl.views.draws import ViewParameters, draw_parameters
-from hf_mi_ssl.views.recipes import IMAGENET_MEAN, IMAGENET_STD, ViewRecipe, view_recipe
+from . import operations
+from .draws import ViewParameters, draw_parameters
+from .recipes import IMAGENET_MEAN, IMAGENET_STD, ViewRecipe, view_recipe
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "TwoViews", "ViewRecipe", "clean_view", "view_recipe"]
 

@@ -10,8 +10,8 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from hf_mi_ssl.counter import uniform
-from hf_mi_ssl.views.recipes import ViewRecipe
+from ..counter import uniform
+from .recipes import ViewRecipe
 
 _TRIES = 10  # torchvision's, after which the crop is the centre
 _ORDERS = torch.tensor(list(permutations(range(4))))  # (24, 4)
