@@ -70,6 +70,7 @@ sdmi(
     joint={"expected_score": 1.0},
     marginal={"exact": 1.0},
     target="gradient",
+    projector_output_norm=True,
 )
 sdmi(
     "sdmi_ema",
@@ -83,6 +84,7 @@ sdmi(
     target="ema",
     target_momentum=0.99,
     symmetric=True,
+    projector_output_norm=True,
 )
 sdmi(
     "simsiam",
@@ -110,6 +112,7 @@ jmi(
     temperature=0.2,
     joint={"expected_score": 1.0},
     marginal={"exact": 1.0},
+    projector_output_norm=True,
 )
 jmi(
     "jmi_taylor",
@@ -120,6 +123,7 @@ jmi(
     temperature=0.5,
     joint={"expected_score": 1.0},
     marginal={"second_order": 1.0},
+    projector_output_norm=True,
 )
 jmi(
     "simclr",

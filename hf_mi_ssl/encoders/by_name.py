@@ -25,8 +25,8 @@ from .configuration_mi_resnet import MIResNetConfig
 
 _RESNET_TINY = {
     "depths": [1, 1, 1, 1],
-    "hidden_sizes": [32, 64, 128, 256],
-    "embedding_size": 32,
+    "hidden_sizes": [16, 32, 64, 128],
+    "embedding_size": 16,
     "layer_type": "basic",
 }
 _RESNET18 = {"depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512], "layer_type": "basic"}

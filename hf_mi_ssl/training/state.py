@@ -59,6 +59,7 @@ class TrainingState:
             raise UserError(f"{path} belongs to another run ({changes}): give its arguments, or another --output_dir")
         for name, part in self.parts.items():
             part.load_state_dict(states[name])
+        _lay_out_like_parameters(self.parts["optimizer"])
         return record["step"]
 
 
@@ -70,4 +71,13 @@ def seed_everything(seed: int, step: int) -> None:
 def build_seeded(seed: int, build, *args) -> nn.Module:
     """`build(*args)` with the initial weights of that seed, the same in every process and every time."""
     torch.manual_seed(seed)
-    return build(*args)
+    return build(*args).to(memory_format=torch.channels_last)  # the layout in which convolutions are fastest
+
+
+def _lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Give the optimiser's averages the memory layout of their parameters, as in a run that was not interrupted: the
+    kernels, and so the last bit of a result, depend on it."""
+    for parameter, averages in optimizer.state.items():
+        for name, value in averages.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                averages[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
