@@ -81,7 +81,7 @@ class MISSLConfig(PreTrainedConfig):
         return [name for name in cls.__dataclass_fields__ if name not in inherited and name != "sub_configs"]
 
     @classmethod
-    def from_method(cls, name: str, **columns):
+    def from_method(cls, name: str, /, **columns):
         """The row of that name, with some columns overridden.
 
         Raises:
@@ -104,6 +104,21 @@ class MISSLConfig(PreTrainedConfig):
             return cls(method=name, **(row.columns | columns))
         except StrictDataclassError as error:  # wraps what a check raised; its own text is many lines
             raise UserError(f"{name}: {error.__cause__ or error}") from error
+
+    @property
+    def formulas(self) -> dict[str, str]:
+        """The formula of the critic and of each term, by name."""
+        from .methods import formulas
+
+        return formulas(self.critic, self.joint, self.marginal)
+
+    @property
+    def kind(self) -> str:
+        """`bound` if J − M of these columns is known to be a lower bound on mutual information, else `surrogate`."""
+        from .methods import METHODS, kind_of
+
+        predictor = getattr(self, "predictor_hidden_size", None) is not None
+        return kind_of(self.method, self.joint, self.marginal, predictor) if self.method in METHODS else "surrogate"
 
     def validate_terms(self):
         _known("critic", [self.critic], CRITICS)

@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from .errors import UserError
+
 
 def num_processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
@@ -90,11 +92,29 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         return normalised.to(x.dtype)
 
 
+class GlobalBatchNormAct(GlobalBatchNorm):
+    """The same for timm's batch norm that holds the activation after it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(x)))
+
+
 def globalize_batch_norm(module: nn.Module) -> nn.Module:
     """Give every batch norm inside `module` the statistics of all processes, in place; parameters, buffers and names
-    stay, so checkpoints do too. Nothing changes on one process."""
-    if num_processes() > 1:
-        for layer in module.modules():
-            if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
-                layer.__class__ = GlobalBatchNorm
+    stay, so checkpoints do too. Nothing changes on one process.
+
+    Raises:
+        UserError: for a kind of batch norm that it does not know.
+    """
+    if num_processes() == 1:
+        return module
+    for layer in module.modules():
+        if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+            layer.__class__ = GlobalBatchNorm
+        elif isinstance(layer, nn.modules.batchnorm._BatchNorm) and not isinstance(layer, GlobalBatchNorm):
+            if not (hasattr(layer, "act") and hasattr(layer, "drop")):
+                raise UserError(
+                    f"{type(layer).__name__} has no form for several processes; use one, or another encoder"
+                )
+            layer.__class__ = GlobalBatchNormAct
     return module

@@ -154,13 +154,20 @@ def formula_of(term: object) -> str:
     return inspect.getdoc(term).splitlines()[0]
 
 
-def formulas(method: Method) -> dict[str, str]:
-    """The formula of the method's critic and of each of its terms, by name."""
-    columns = method.columns
-    sources = {columns["critic"]: CRITICS[columns["critic"]]}
-    sources |= {name: JOINT_TERMS[name] for name in columns["joint"]}
-    sources |= {name: MARGINAL_TERMS[name] for name in columns["marginal"]}
+def formulas(critic: str, joint: dict, marginal: dict) -> dict[str, str]:
+    """The formula of the critic and of each of the terms, by name."""
+    sources = {critic: CRITICS[critic]}
+    sources |= {name: JOINT_TERMS[name] for name in joint}
+    sources |= {name: MARGINAL_TERMS[name] for name in marginal}
     return {name: formula_of(source) for name, source in sources.items()}
+
+
+def kind_of(method: str, joint: dict, marginal: dict, predictor: bool) -> str:
+    """Whether J − M of these columns is a `bound`: only if they are the columns of a row that is one. A critic and a
+    temperature of one's own keep a bound a bound; other terms, other weights or a predictor need not."""
+    row = get_method(method)
+    as_in_the_row = (joint, marginal) == (row.columns["joint"], row.columns["marginal"]) and not predictor
+    return "bound" if row.kind == "bound" and as_in_the_row else "surrogate"
 
 
 def markdown_table() -> str:

@@ -11,6 +11,7 @@ from transformers.utils import ModelOutput
 
 from .configuration import MISSLConfig
 from .encoders import build_encoder, representation_size
+from .errors import UserError
 from .mi import Bound, MIObjective
 from .nn.heads import Projector
 
@@ -99,6 +100,27 @@ class MISSLForPreTraining(MISSLPreTrainedModel):
         """Give every encoder in the model the weights of `encoder`, of the same configuration."""
         for own, _ in self.branches.values():
             own.load_state_dict(encoder.state_dict())
+
+    def check_images(self, image_size: int) -> None:
+        """Make sure that the encoders take images of that size, and freeze the parameters that no image reaches (the
+        mask token of a ViT, say): distributed training waits for the gradient of everything that is not frozen.
+
+        Raises:
+            UserError: if they do not.
+        """
+        for encoder, _ in self.branches.values():
+            encoder.eval()  # leaves the statistics of batch norm alone
+            try:
+                h = encoder(torch.zeros(1, 3, image_size, image_size, device=self.device)).pooler_output
+            except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+                reason = str(error).splitlines()[0]
+                raise UserError(f"the encoder does not take images of {image_size} pixels: {reason}") from error
+            if h.requires_grad:
+                h.sum().backward()
+                for parameter in encoder.parameters():
+                    parameter.requires_grad_(parameter.grad is not None)
+                encoder.zero_grad()
+            encoder.train()
 
     def embed(self, view: Tensor) -> Tensor:
         """view (n, 3, H, W) -> embedding z (n, D)."""

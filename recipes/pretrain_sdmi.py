@@ -18,7 +18,7 @@ from hf_mi_ssl.distributed import globalize_batch_norm
 from hf_mi_ssl.encoders import encoder_config, load_encoder
 from hf_mi_ssl.evaluation import Evaluation, draw_figures, summary_table
 from hf_mi_ssl.hub import export_encoder, export_pretraining, render_card
-from hf_mi_ssl.methods import formulas, get_method
+from hf_mi_ssl.methods import get_method
 from hf_mi_ssl.training import (
     MetricsLog,
     Plan,
@@ -55,18 +55,18 @@ def main(args: PretrainingArguments) -> None:
     model = globalize_batch_norm(build_seeded(args.seed, SDMIForPreTraining, config))
     if initial:
         model.start_from(initial)
+    model.check_images(args.image_size)
     optimizer = build_optimizer(model, args)
 
     # Prepare: what runs, what it goes on from, what watches it. `model` stays the plain model inside `network`.
     network, optimizer = accelerator.prepare(model, optimizer)
-    state = TrainingState(args, accelerator, model=model, optimizer=optimizer)
+    state = TrainingState(args, plan, accelerator, model=model, optimizer=optimizer)
     start = state.resume(args.resume_from_checkpoint)
     log = MetricsLog(output_dir / "metrics.jsonl", start, accelerator)
     recipe = view_recipe(args.image_size)
     views, evaluation = TwoViews(recipe, args.seed), Evaluation(train, held, recipe, args.seed)
     announce(args, plan, accelerator, model, train, held, start)
-    if start == 0:
-        log.evaluation(0, plan, evaluation.track(model.branches, plan.evaluates(0), plan.measures_mi(0)))
+    log.evaluate(start, plan, evaluation, model)
 
     # Train: θ ascends L = J − M with ξ fixed, then ξ moves.
     rank, world = accelerator.process_index, accelerator.num_processes
@@ -86,25 +86,23 @@ def main(args: PretrainingArguments) -> None:
         model.update_target(cosine_momentum(step, plan.steps, config.target_momentum))
         done = step + 1
         log.step(step_record(done, plan, outputs, learning_rate), plan.images_per_step)
-        if plan.evaluates(done) or plan.measures_mi(done):
-            log.flush()
-            log.evaluation(done, plan, evaluation.track(model.branches, plan.evaluates(done), plan.measures_mi(done)))
         if plan.checkpoints(done):
             log.flush()
             state.save(done)
+        log.evaluate(done, plan, evaluation, model)
 
-    # Publish: what came out, beside pixels and the same encoder at random; then everything that loads elsewhere.
-    random = build_seeded(args.seed, SDMIForPreTraining, config).to(device)
-    evaluations = evaluation.measure(model.branches, random.branches)
+    # Publish: everything that loads elsewhere, then what came out beside pixels and the same encoder at random.
     if accelerator.is_main_process:
-        measured = results(args, config, plan, accelerator, log, evaluations)
-        write_json(output_dir / "results.json", measured)
-        write_json(output_dir / "training_args.json", args.to_dict())
         export_encoder(model.encoder, output_dir, image_size=args.image_size, mean=recipe.mean, std=recipe.std)
         export_pretraining(model, output_dir)
+    random = build_seeded(args.seed, SDMIForPreTraining, config).to(device)
+    evaluations = evaluation.measure(model.branches, random.branches, mutual_information=args.mi_steps != 0)
+    if accelerator.is_main_process:
+        measured = results(args, plan, accelerator, log, evaluations)
+        write_json(output_dir / "results.json", measured)
         draw_figures(read_records(log.path), output_dir / "figures", f"{args.method} on {args.dataset_name}")
-        row = get_method(args.method)
-        card = render_card(output_dir, CARD, formulas=formulas(row), kind=row.kind, arxiv=row.arxiv)
+        arxiv = get_method(args.method).arxiv
+        card = render_card(output_dir, CARD, formulas=config.formulas, kind=config.kind, arxiv=arxiv)
         (output_dir / "README.md").write_text(card)
         print(summary_table(measured), f"\nwritten to {output_dir}")
     accelerator.end_training()

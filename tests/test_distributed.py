@@ -11,6 +11,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from hf_mi_ssl.distributed import GlobalBatchNorm, all_sum, gather, globalize_batch_norm
+from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.methods import METHODS
 from tests.conftest import forward, small_model
 
@@ -144,3 +145,39 @@ def test_global_batch_norm_equals_plain_batch_norm_of_the_whole_batch(shape, bf1
     torch.testing.assert_close(torch.cat([out.float() for out, _, _ in parts]), expected.detach(), **close)
     torch.testing.assert_close(parts[0][1], layer.running_mean, **close)
     torch.testing.assert_close(parts[1][2], layer.running_var, **close)
+
+
+def timm_step(rank, world, x):
+    import timm
+
+    torch.manual_seed(0)
+    model = globalize_batch_norm(timm.create_model("test_efficientnet", num_classes=0).double())
+    return model(x.chunk(world)[rank]).detach(), dict(model.named_buffers())
+
+
+def test_batch_norm_that_holds_its_activation_is_global_too():
+    """timm's BatchNormAct2d is no BatchNorm2d by type: it would silently keep the statistics of each process."""
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model("test_efficientnet", num_classes=0).double()
+    x = torch.randn(4, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    parts = run_processes(2, timm_step, x)
+    torch.testing.assert_close(torch.cat([out for out, _ in parts]), model(x).detach(), rtol=1e-8, atol=1e-10)
+    for name, value in model.named_buffers():
+        torch.testing.assert_close(parts[0][1][name], value, rtol=1e-8, atol=1e-10)
+
+
+def an_unknown_batch_norm(rank, world):
+    class Mine(nn.BatchNorm1d):
+        pass
+
+    try:
+        globalize_batch_norm(nn.Sequential(Mine(3)))
+    except UserError as error:
+        return str(error)
+    return "accepted"
+
+
+def test_a_batch_norm_of_an_unknown_kind_is_refused_rather_than_left_local():
+    assert run_processes(2, an_unknown_batch_norm)[0].startswith("Mine has no form for several processes")

@@ -26,7 +26,23 @@ def test_a_row_is_json(method):
     row = METHODS[method]
     assert json.loads(json.dumps(row.columns)) == row.columns
     assert row.kind in ("bound", "surrogate")
-    assert set(formulas(row)) == {row.columns["critic"], *row.columns["joint"], *row.columns["marginal"]}
+    names = {key: row.columns[key] for key in ("critic", "joint", "marginal")}
+    assert set(formulas(**names)) == {names["critic"], *names["joint"], *names["marginal"]}
+
+
+def test_only_the_terms_of_a_bound_are_called_a_bound(method):
+    assert small_config(method).kind == METHODS[method].kind
+    assert small_config(method, temperature=0.3).kind == METHODS[method].kind
+    for columns in (
+        {"joint": {"expected_score": 3.0}},
+        {"marginal": {"second_order": 0.5}},
+        {"marginal": {"exact": 2}},
+    ):
+        config = small_config(method, **columns)
+        assert config.kind == "surrogate"
+        assert set(config.formulas) == {config.critic, *config.joint, *config.marginal}
+    if METHODS[method].paradigm == "sdmi":
+        assert small_config(method, predictor_hidden_size=8).kind == "surrogate"
 
 
 def test_the_configuration_of_a_row_survives_json(method):
@@ -191,9 +207,8 @@ def test_sdmi_is_the_donsker_varadhan_bound_of_two_encoders_with_one_of_them_fix
 
 def test_a_stop_gradient_without_predictor_gives_half_the_joint_gradient(wide_views):
     """Tied weights and both orders: the stop-gradient is vacuous, so the prototype needs two encoders in turn."""
-    columns = {"temperature": 0.5, "marginal": {"exact": 1.0}}
-    tied = small_model("simsiam", predictor_hidden_size=None, projector_output_norm=False,
-                       projector_num_layers=2, **columns).double()  # fmt: skip
+    columns = {"temperature": 0.5, "marginal": {"exact": 1.0}, "projector_num_layers": 2}
+    tied = small_model("simsiam", predictor_hidden_size=None, **columns).double()
     joint = small_model("jmi", **columns).double()
     joint.load_state_dict(tied.state_dict())
     forward(tied, *wide_views).loss.backward()

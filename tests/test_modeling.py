@@ -3,9 +3,10 @@
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForPreTraining, ConvNextV2Config, TimmWrapperConfig
+from transformers import AutoModel, AutoModelForPreTraining, ConvNextV2Config, Dinov2Config, TimmWrapperConfig
 
 from hf_mi_ssl import JMIConfig, JMIForPreTraining, JMIModel, SDMIForPreTraining, SDMIModel
+from hf_mi_ssl.errors import UserError
 from tests.conftest import SMALL, forward, small_config, small_model
 
 TARGETS = ["sdmi", "sdmi_ema", "simsiam"]
@@ -182,3 +183,25 @@ def test_building_on_the_meta_device_allocates_nothing():
     with torch.device("meta"):
         model = SDMIForPreTraining(small_config("sdmi", encoder_config=ConvNextV2Config(patch_size=2)))
     assert {p.device.type for p in model.parameters()} == {"meta"}
+
+
+def test_what_no_image_reaches_is_frozen_so_that_distributed_training_does_not_wait_for_it():
+    encoder = Dinov2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=4)
+    assert encoder.use_mask_token
+    model = SDMIForPreTraining(small_config("sdmi", encoder_config=encoder))
+    statistics = [buffer.clone() for buffer in model.buffers()]
+    model.check_images(16)
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == {"encoder.embeddings.mask_token", "target.encoder.embeddings.mask_token"}
+    assert all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(one, other) for one, other in zip(statistics, model.buffers()))
+    assert model.encoder.training
+    with pytest.raises(UserError, match="does not take images of 2 pixels"):
+        model.check_images(2)  # smaller than a patch
+
+
+def test_checking_images_leaves_a_target_that_follows_frozen(method):
+    model = small_model(method)
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    model.check_images(16)
+    assert before == {name: p.requires_grad for name, p in model.named_parameters()}

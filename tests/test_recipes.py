@@ -121,7 +121,7 @@ def test_the_output_directory_holds_what_the_design_says(finished):
         "figures/training.png", "figures/mi.png", "figures/quality.png",
     }  # fmt: skip
     assert {Path(name).parts[1] for name in names if name.startswith("checkpoints/")} == {
-        "checkpoint-0000000006", "checkpoint-0000000012",
+        "checkpoint-6", "checkpoint-12",
     }  # fmt: skip
     assert {path.suffix for path in finished.rglob("*") if path.is_file()} <= {
         ".md", ".json", ".jsonl", ".safetensors", ".png",
@@ -260,10 +260,52 @@ def test_another_run_is_not_resumed_and_nothing_written_is_lost(finished, folder
     shutil.copytree(finished, tmp_path / "copy")
     arguments = [*data(folder), *FAST, "--learning_rate", 0.5]
     assert run("sdmi", tmp_path / "copy", *arguments, "--resume_from_checkpoint", "latest") == 2
-    assert "learning_rate 0.002 → 0.5" in capsys.readouterr().err
+    assert "learning_rate 0.005 → 0.5" in capsys.readouterr().err
     assert run("sdmi", tmp_path / "copy", *arguments) == 2
     assert "holds a run already" in capsys.readouterr().err
     assert_same_run(finished, tmp_path / "copy")
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_left_as_it_is(finished, folder, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "copy")
+    for checkpoint in (tmp_path / "copy" / "checkpoints").iterdir():
+        (checkpoint / "model.safetensors").write_bytes(b"")
+    before = (tmp_path / "copy" / "metrics.jsonl").read_bytes()
+    assert run("sdmi", tmp_path / "copy", *data(folder), *FAST, "--resume_from_checkpoint", "latest") == 2
+    assert "is complete" in capsys.readouterr().err
+    assert (tmp_path / "copy" / "metrics.jsonl").read_bytes() == before
+
+
+def test_the_log_of_a_run_that_died_before_its_first_checkpoint_is_put_aside(flat, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        with pytest.raises(Stopped):
+            run("jmi", tmp_path, *data(flat), *FAST, "--mi_steps", 0)
+    assert run("jmi", tmp_path, *data(flat), *FAST, "--mi_steps", 0, "--resume_from_checkpoint", "latest") == 0
+    assert len(list(tmp_path.glob("metrics.before-*.jsonl"))) == 1
+    assert not any(row["name"].startswith("mi") for row in results_of(tmp_path)["evaluations"])
+
+
+def test_training_that_diverges_says_so_at_the_step(flat, tmp_path, capsys):
+    argv = ["--optimizer", "sgd", "--learning_rate", 1e30, "--warmup_epochs", 0, "--mi_steps", 0]
+    assert run("jmi", tmp_path, *data(flat), *FAST, *argv) == 1
+    assert "training has diverged; lower --learning_rate" in capsys.readouterr().err
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_labels_of_any_integers_and_few_images_are_enough(folder, tmp_path):
+    import datasets
+
+    for split, n in (("train", 20), ("test", 6)):
+        paths = sorted((folder / split).rglob("*.png"))[:: len(list((folder / split).rglob("*.png"))) // n][:n]
+        rows = {"image": [str(path) for path in paths], "label": [10**9 * ("red" in str(path)) for path in paths]}
+        table = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image(decode=True))
+        table.map(lambda row: {"image": row["image"]}).to_parquet(tmp_path / f"{split}.parquet")
+    files = [f"{split}={tmp_path / split}.parquet" for split in ("train", "test")]
+    assert run("jmi", tmp_path / "run", "--dataset_name", "parquet", "--data_files", *files, *FAST) == 0
+    names = {row["name"] for row in results_of(tmp_path / "run")["evaluations"]}
+    assert "knn_top1" in names
+    assert not any(name.startswith("mi") for name in names)  # six pairs tell nothing
 
 
 def command(method, output_dir, *argv):
@@ -281,7 +323,7 @@ def test_a_killed_process_resumes_bit_for_bit(flat, tmp_path):
     again = command("sdmi", tmp_path / "killed", *arguments, "--resume_from_checkpoint", "latest")
     for kill in range(3):
         process = subprocess.Popen([sys.executable, *again], env=environment(), stderr=subprocess.DEVNULL)
-        wanted = tmp_path / "killed" / "checkpoints" / f"checkpoint-{42 * (kill + 1):010d}"
+        wanted = tmp_path / "killed" / "checkpoints" / f"checkpoint-{42 * (kill + 1)}"
         while not wanted.exists() and process.poll() is None:
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
@@ -336,7 +378,7 @@ def test_cadences_are_what_the_flags_say(folder, tmp_path):
     assert [record["step"] for record in log if "eval/knn_top1" in record] == [0, 5, 10, 12]
     assert [record["step"] for record in log if "eval/mi/cos_dv" in record] == [0, 4, 8, 12]
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    assert kept == [f"checkpoint-{step:010d}" for step in (6, 9, 12)]
+    assert kept == [f"checkpoint-{step}" for step in (6, 9, 12)]
 
 
 def test_tensorboard_gets_every_curve(flat, tmp_path):
@@ -366,6 +408,11 @@ def test_tensorboard_gets_every_curve(flat, tmp_path):
         (["--train_split", "training"], "training"),
         (["--per_device_train_batch_size", 100], "larger than the data set of 96"),
         (["--report_to", "nothing"], "nothing"),
+        (["--report_to", "wandb"], "wandb"),
+        (["--output_dir", "/dev/null/run"], "/dev/null/run"),
+        (["--encoder", "dinov2_small", "--image_size", "20"], "20"),
+        (["--encoder", "convnextv2_atto", "--image_size", "8"], "8 pixels"),
+        (["--dataset_name", "webdataset"], "not supported yet"),
     ],
 )
 def test_a_mistake_costs_one_line_and_exit_code_2(argv, said, folder, tmp_path, capsys):

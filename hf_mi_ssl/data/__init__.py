@@ -1,7 +1,7 @@
 """Image corpora: opened through `datasets`, decoded once, and the embedded corpus `shapes`."""
 
-from .corpora import Corpus, held_out, load_corpus
-from .splits import Part, open_train_and_held_out, training_batches
+from .corpora import Corpus, load_corpus
+from .splits import Part, held_out, open_train_and_held_out, training_batches
 from .store import ImageReader, ImageStore, open_images
 
 __all__ = [

@@ -17,7 +17,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .. import counter
 from ..errors import UserError, unknown
 from .images import decode, own_file, to_square
 from .shapes import ShapesCorpus
@@ -163,6 +162,8 @@ def _arguments(
     name: str, data_files: DataFiles | None, data_dir: str | None
 ) -> tuple[dict[str, object], list[str] | None]:
     """The arguments of `datasets.load_dataset`, and the folders that paths in rows may point into."""
+    if name == "webdataset":
+        raise UserError("webdataset is not supported yet; use imagefolder or parquet")
     if name in ("imagefolder", "parquet"):
         if data_files is None and data_dir is None:
             way = "--data_dir DIR" if name == "imagefolder" else "--data_files train=A.parquet test=B.parquet"
@@ -236,15 +237,3 @@ def load_corpus(
     corpus = Corpus(dataset_name, split, splits, _image_column(splits[split].features, image_column_name), folders)
     corpus.labels, corpus.label_names = _labels(splits, split, label_column_name, folder)
     return corpus
-
-
-def held_out(n: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices to keep and indices to hold out of n, sorted int64, for data sets without a split to evaluate on.
-
-    round(n · fraction) are held out, at least 1; a pure function of its arguments. Raises `UserError` if that leaves
-    nothing to keep."""
-    out = max(1, round(n * fraction))
-    if not 0 < fraction < 1 or out >= n:
-        raise UserError(f"cannot hold out the fraction {fraction} of {n} images; use a fraction between 0 and 1")
-    order = counter.permutation(n, "held out", seed)
-    return order[out:].sort().values, order[:out].sort().values

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from ..counter import permutation
-from .corpora import held_out, load_corpus
+from ..errors import UserError
+from .corpora import load_corpus
 from .store import ImageReader, ImageStore, batch_indices, open_images, storage_size
 
-_EVALUATION_SPLITS = ("test", "validation")  # the first that exists, where none is named
+_EVALUATION_SPLITS = ("validation", "test")  # the first that exists, where none is named
 _HELD_OUT = 0.1  # of train, where there is none
 
 
@@ -58,7 +59,7 @@ def open_train_and_held_out(
 ) -> tuple[Part, Part]:
     """The images to train on and those to evaluate on, decoded.
 
-    `source` goes to `load_corpus`. Without `eval_split` the images held out are the test or validation split, or else
+    `source` goes to `load_corpus`. Without `eval_split` the images held out are the validation or test split, or else
     a tenth of train, drawn by `seed`.
 
     Raises:
@@ -94,3 +95,15 @@ def training_batches(
     per_epoch = len(train) // global_batch
     for step, (indices, images) in zip(steps, train.images.batches(map(chosen, steps))):
         yield step // per_epoch, indices, images
+
+
+def held_out(n: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices to keep and indices to hold out of n, sorted int64, for data sets without a split to evaluate on.
+
+    round(n · fraction) are held out, at least 1; a pure function of its arguments. Raises `UserError` if that leaves
+    nothing to keep."""
+    out = max(1, round(n * fraction))
+    if not 0 < fraction < 1 or out >= n:
+        raise UserError(f"cannot hold out the fraction {fraction} of {n} images; use a fraction between 0 and 1")
+    order = permutation(n, "held out", seed)
+    return order[out:].sort().values, order[:out].sort().values

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 from transformers import PreTrainedModel
 
 from ..data import Part
@@ -20,6 +21,8 @@ from .linear_probe import accuracy_interval, linear_probe
 from .spectrum import effective_rank, embedding_std, rankme
 
 Branches = dict[str, tuple[PreTrainedModel, nn.Module]]  # (encoder, projector) by the branch's name
+_PIXEL_BYTES = 2**31
+_FEWEST_PAIRS = 8  # two halves of them are the least that a calibrated estimate can be made of
 _NO_EPOCH = -1  # the views of an evaluation are drawn for an epoch that training never reaches
 
 
@@ -47,6 +50,8 @@ class Evaluation:
         self.views = TwoViews(recipe, seed)
         self.parts = train.labelled(), held.labelled()  # empty where the data set has no labels
         self.labelled = all(map(len, self.parts))
+        if self.labelled:
+            self.classes = torch.cat([part.labels for part in self.parts]).unique()  # of any values: 7, 10⁹, …
         self.tracked = [part.sample(tracked, seed) for part in self.parts]
 
     def track(self, branches: Branches, quality: bool = True, mutual_information: bool = True) -> dict[str, float]:
@@ -67,7 +72,7 @@ class Evaluation:
                 values[f"eval/{name}"] = correct / n
         return values
 
-    def measure(self, trained: Branches, random: Branches) -> list[dict]:
+    def measure(self, trained: Branches, random: Branches, mutual_information: bool = True) -> list[dict]:
         """The `evaluations` of `results.json`: accuracies where there are labels, then MI and spectrum."""
         rows = []
         if self.labelled:
@@ -81,7 +86,7 @@ class Evaluation:
                 rows.append(self._accuracy("linear_top1", self._linear, both, kind, branch))
         for kind, branches in (("random", random), ("trained", trained)):
             embeddings = self._embed(branches)
-            for name, estimate in self._mutual_information(embeddings).items():
+            for name, estimate in self._mutual_information(embeddings).items() if mutual_information else ():
                 branch = "target" if name.startswith("mi_target/") else "online"
                 row = {"name": name, "value": estimate.value, "low": estimate.low, "high": estimate.high}
                 row |= {"n": estimate.n, "split": estimate.split, "protocol": estimate.protocol}
@@ -99,16 +104,19 @@ class Evaluation:
         return row | {"protocol": protocol, "encoder": kind, "branch": branch}
 
     def _knn(self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> tuple[int, int, str]:
-        predictions = knn_predict(*train, test[0], _num_classes(train, test))
-        return int((predictions == test[1]).sum()), len(predictions), KNN_PROTOCOL
+        predictions = knn_predict(*train, test[0], len(self.classes))
+        protocol = f"{KNN_PROTOCOL}, among {len(train[0]):,} of train"
+        return int((predictions == test[1]).sum()), len(predictions), protocol
 
     def _linear(self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> tuple[int, int, str]:
-        result = linear_probe(*train, *test, _num_classes(train, test), self.seed)
+        result = linear_probe(*train, *test, len(self.classes), self.seed)
         return result.correct, result.n, result.protocol
 
     def _mutual_information(self, embeddings: dict[str, Tensor]) -> dict[str, MIEstimate]:
         """MI between the two views: `mi` of the online embeddings z, `mi_h` of its representations h, and `mi_target`
         between online and target embeddings where the target has parameters of its own."""
+        if len(self.pairs) < _FEWEST_PAIRS:
+            return {}
         spaces = {"mi": ("z_a", "z_b"), "mi_h": ("h_a", "h_b"), "mi_target": ("z_a", "t_b")}
         return {
             f"{space}/{name}": estimate
@@ -123,11 +131,22 @@ class Evaluation:
         def represent(indices: Tensor, images: Tensor) -> dict[str, Tensor]:
             return {"h": encoder(clean_view(images, self.recipe)).pooler_output.flatten(1)}
 
-        return self._map(represent, part, [encoder])["h"], part.labels
+        return self._map(represent, part, [encoder])["h"], self._classes_of(part)
 
     def _pixels(self, part: Part) -> tuple[Tensor, Tensor]:
-        """The clean views themselves, (N, 3 · S · S), and their labels: what an encoder has to beat."""
-        return self._map(lambda _, images: {"x": clean_view(images, self.recipe).flatten(1)}, part)["x"], part.labels
+        """The clean views themselves, (N, 3 · S · S) with S of at most 64, and their labels: what an encoder has to
+        beat. Of large data sets it is a part, so that no more than some gigabytes are held."""
+        side = min(self.recipe.size, 64)
+        part = part.sample(_PIXEL_BYTES // (12 * side * side), self.seed)
+
+        def pixels(indices: Tensor, images: Tensor) -> dict[str, Tensor]:
+            return {"x": adaptive_avg_pool2d(clean_view(images, self.recipe), side).flatten(1)}
+
+        return self._map(pixels, part)["x"], self._classes_of(part)
+
+    def _classes_of(self, part: Part) -> Tensor:
+        """The labels of a part as 0 … C − 1, (N,)."""
+        return torch.searchsorted(self.classes, part.labels)
 
     def _embed(self, branches: Branches) -> dict[str, Tensor]:
         """The two fixed views of the pairs: h_a, h_b (N, H), z_a, z_b (N, D) online, and t_b (N, D) of the target."""
@@ -163,7 +182,3 @@ class Evaluation:
 
 def _spectrum(z: Tensor) -> dict[str, float]:
     return {"rank/rankme": rankme(z), "rank/effective_rank": effective_rank(z), "collapse/std": embedding_std(z)}
-
-
-def _num_classes(*labelled: tuple[Tensor, Tensor]) -> int:
-    return 1 + max(int(labels.max()) for _, labels in labelled)

@@ -29,14 +29,15 @@ def summary_table(results: Mapping[str, Any]) -> str:
             cells = [_percent(found.get((encoder, branch, metric))) for metric in ("knn_top1", "linear_top1")]
             lines.append(f"{name:<18}{cells[0]:<24}{cells[1]:<24}".rstrip())
         lines.append("")
-    lines += ["mutual information of two views, lower bounds in nats (95 % interval)", ""]
-    lines.append(f"{'':<36}{'random':<26}{'trained':<26}{'ceiling':<8}")
-    for encoder, branch, name in found:
-        if encoder == "trained" and "ceiling" in found[encoder, branch, name]:
-            cells = [_nats(found.get((kind, branch, name))) for kind in ("random", "trained")]
-            ceiling = found[encoder, branch, name]["ceiling"]
-            lines.append(f"{_label(name):<36}{cells[0]:<26}{cells[1]:<26}{ceiling:<8.2f}".rstrip())
-    lines.append("")
+    estimates = [key for key in found if key[0] == "trained" and "ceiling" in found[key]]
+    if estimates:
+        lines += ["mutual information of two views, lower bounds in nats (95 % interval)", ""]
+        lines.append(f"{'':<40}{'random':<22}{'trained':<22}ceiling")
+    for encoder, branch, name in estimates:
+        cells = [_nats(found.get((kind, branch, name))) for kind in ("random", encoder)]
+        ceiling = found[encoder, branch, name]["ceiling"]
+        lines.append(f"{_label(name):<40}{cells[0]:<22}{cells[1]:<22}{ceiling:.2f}")
+    lines += [""] if estimates else []
     for name, label in (
         ("rank/effective_rank", "effective rank of z"),
         ("rank/rankme", "RankMe of z"),

@@ -33,10 +33,10 @@ class PretrainingArguments:
     image_size: int = _flag("side of the views in pixels", 64)
     # the data
     dataset_name: str = _flag("Hub id, local directory, imagefolder, parquet, or shapes (embedded)", "shapes")
-    data_files: list[str] = _pairs("files of a split, e.g. train=train.parquet test=test.parquet")
+    data_files: list[str] = _pairs("files of a split, e.g. train=a.parquet test=b.parquet, or train='[a, b]'")
     data_dir: str | None = _flag("directory of an imagefolder or parquet data set")
     train_split: str = _flag("split to train on; its labels are never used for that", "train")
-    eval_split: str | None = _flag("split to evaluate on; default: test or validation, else a part held out of train")
+    eval_split: str | None = _flag("split to evaluate on; default: validation or test, else a part of train")
     image_column_name: str | None = _flag("column of the images; default: the only image column")
     label_column_name: str | None = _flag("column of the labels, for evaluation only; default: the only label column")
     dataloader_num_workers: int = _flag("processes that decode images", 2)
@@ -46,7 +46,7 @@ class PretrainingArguments:
     num_train_epochs: float = _flag("passes over the training images", 36.0)
     max_train_steps: int | None = _flag("optimiser steps, in place of --num_train_epochs")
     learning_rate: float = _flag("peak learning rate, as used (not scaled by the batch size)", 5e-3)
-    optimizer: str = _flag("any optimiser of timm: adamw, sgd, lars, …", "adamw")
+    optimizer: str = _flag("any optimiser of timm: adamw, sgd (with Nesterov), momentum (without), …", "adamw")
     weight_decay: float = _flag("weight decay of matrices and filters; norms and biases have none", 1e-4)
     momentum: float = _flag("momentum of SGD-like optimisers", 0.9)
     warmup_epochs: float = _flag("epochs of linear warm-up before the cosine", 1.0)
@@ -76,12 +76,17 @@ class PretrainingArguments:
     @property
     def columns(self) -> dict:
         """`--set` as a dictionary; values are read as YAML, so numbers are numbers and {} is empty."""
-        return {key: _value(value) for key, value in _split_pairs("set", self.set)}
+        columns = {key: _value("set", value) for key, value in _split_pairs("set", self.set)}
+        for column, flag in (("method", "--method"), ("encoder_config", "--encoder")):
+            if column in columns:
+                raise UserError(f"--set {column}=… : use {flag}")
+        return columns
 
     @property
-    def files(self) -> dict[str, str] | None:
-        """`--data_files` as a dictionary from split to file."""
-        return dict(_split_pairs("data_files", self.data_files)) or None
+    def files(self) -> dict[str, str | list[str]] | None:
+        """`--data_files` as a dictionary from split to file, pattern or, written [a, b], files."""
+        pairs = _split_pairs("data_files", self.data_files)
+        return {key: _value("data_files", value) if value.startswith("[") else value for key, value in pairs} or None
 
     def data_arguments(self) -> dict:
         """What the data are opened with."""
@@ -94,12 +99,12 @@ class PretrainingArguments:
         """The arguments as JSON, with `set` and `data_files` as dictionaries."""
         return asdict(self) | {"set": self.columns, "data_files": self.files}
 
-    def identity(self, num_processes: int) -> dict:
+    def identity(self) -> dict:
         """The arguments that decide what a run computes: what a checkpoint must share with the run that resumes it."""
         free = {"output_dir", "resume_from_checkpoint", "report_to", "dataloader_num_workers", "checkpointing_steps",
-                "checkpoints_total_limit", "per_device_train_batch_size", "compile"}  # fmt: skip
-        kept = {key: value for key, value in self.to_dict().items() if key not in free}
-        return kept | {"global_batch_size": self.per_device_train_batch_size * num_processes}
+                "checkpoints_total_limit", "per_device_train_batch_size", "compile",
+                "data_dir", "data_files", "eval_steps", "mi_steps"}  # fmt: skip
+        return {key: value for key, value in self.to_dict().items() if key not in free}
 
 
 class _Parser(HfArgumentParser):
@@ -137,7 +142,7 @@ def _read_config(path: Path) -> list[str]:
         settings = yaml.safe_load(path.read_text()) or {}
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeError) as error:
         raise UserError(f"--config {path} is not YAML: {error}") from error
     if not isinstance(settings, dict):
         raise UserError(f"--config {path} must hold `flag: value` lines")
@@ -159,11 +164,11 @@ def _split_pairs(flag: str, pairs: list[str]) -> list[tuple[str, str]]:
     return [tuple(pair.split("=", 1)) for pair in pairs]
 
 
-def _value(text: str):
+def _value(flag: str, text: str):
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"--set: cannot read the value {text!r}") from error
+        raise UserError(f"--{flag}: cannot read the value {text!r}") from error
     if isinstance(value, str):  # YAML 1.1 takes 1e-3 for a string
         try:
             return float(value)

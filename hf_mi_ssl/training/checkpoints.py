@@ -32,7 +32,7 @@ def save_checkpoint(root: Path, step: int, states: dict[str, dict], record: dict
     """
     root.mkdir(parents=True, exist_ok=True)
     _sweep(root)
-    temporary = root / f"{_TEMPORARY}{step:010d}"
+    temporary = root / f"{_TEMPORARY}{step}"
     temporary.mkdir()
     for name, state in states.items():
         tensors: dict[str, Tensor] = {}
@@ -45,7 +45,7 @@ def save_checkpoint(root: Path, step: int, states: dict[str, dict], record: dict
     (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1))
     _sync(temporary / _MANIFEST)
     _sync(temporary)
-    final = root / f"{_PREFIX}{step:010d}"
+    final = root / f"{_PREFIX}{step}"
     if final.exists():  # an invalid one, or the same step again
         _remove(final)
     temporary.rename(final)

@@ -11,6 +11,7 @@ from transformers.utils.logging import disable_progress_bar
 from ..errors import UserError
 from .arguments import PretrainingArguments, parse_arguments
 from .plan import Plan
+from .records import write_json
 
 
 def run_recipe(main: Callable[[PretrainingArguments], None], description: str, **defaults) -> int:
@@ -31,13 +32,17 @@ def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = Fa
     """Accelerate, set up as the models here need it.
 
     Raises:
-        UserError: if the output directory holds another run, or a tracker is missing.
+        UserError: if the output directory holds another run or cannot be made, or a tracker is not installed.
     """
     if (Path(args.output_dir) / "metrics.jsonl").exists() and args.resume_from_checkpoint is None:
         raise UserError(
             f"{args.output_dir} holds a run already: continue it with --resume_from_checkpoint latest, "
             f"or give another --output_dir"
         )
+    try:
+        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output_dir {args.output_dir}: {error.strerror}") from error
     # Every process computes the whole batch norm, so there are no buffers to broadcast. Where branches take turns,
     # each step leaves the parameters of one of them without gradient.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=branches_take_turns)
@@ -53,13 +58,17 @@ def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = Fa
         )
     except ValueError as error:
         raise UserError(f"accelerate: {error}") from error
-    if trackers:
-        accelerator.init_trackers("hf_mi_ssl", config={key: str(value) for key, value in args.to_dict().items()})
+    if len(accelerator.log_with) < len(trackers):  # Accelerate leaves out what it cannot import
+        raise UserError(f"--report_to {args.report_to}: a tracker is not installed; `pip install` it, or leave it out")
     return accelerator
 
 
 def announce(args: PretrainingArguments, plan: Plan, accelerator: Accelerator, model, train, held, start: int) -> None:
-    """Say what is about to run, once."""
+    """Say what is about to run, once, and write it down: `training_args.json`, the trackers."""
+    if accelerator.is_main_process:
+        write_json(Path(args.output_dir) / "training_args.json", args.to_dict())
+    if accelerator.log_with:
+        accelerator.init_trackers("hf_mi_ssl", config={key: str(value) for key, value in args.to_dict().items()})
     learned = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     processes = f"{accelerator.num_processes} process{'es' if accelerator.num_processes > 1 else ''}"
     accelerator.print(

@@ -1,6 +1,7 @@
 """What a run writes: `metrics.jsonl` as it goes, JSON files in one piece, and what it ran on."""
 
 import json
+import math
 import os
 import platform
 import time
@@ -11,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from ..errors import UserError
 from .arguments import PretrainingArguments
 from .plan import Plan
 
@@ -56,10 +58,12 @@ class MetricsLog:
         self.path, self.accelerator, self.every = path, accelerator, every
         self.pending: list[dict] = []
         self.images, self.clock = 0, time.perf_counter()
-        self.train_images, self.train_seconds = 0, 0.0
+        kept = [record for record in read_records(path) if record["step"] <= start] if start else []
+        self.evaluated = {record["step"] for record in kept if "loss" not in record}
+        accelerator.wait_for_everyone()  # all have read it
         if accelerator.is_main_process:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            kept = [record for record in read_records(path) if record["step"] <= start] if start else []
+            if path.exists() and not start:  # a run that died before its first checkpoint
+                path.replace(path.with_name(f"{path.stem}.before-{int(path.stat().st_mtime)}{path.suffix}"))
             temporary = path.with_name(f".{path.name}.tmp")
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
             temporary.replace(path)
@@ -79,12 +83,24 @@ class MetricsLog:
         seconds = time.perf_counter() - self.clock
         for record in records:
             record["images_per_second"] = round(self.images / seconds, 1)
-        self.train_images, self.train_seconds = self.train_images + self.images, self.train_seconds + seconds
         self._write(records)
         self.pending, self.images, self.clock = [], 0, time.perf_counter()
+        for record in records:
+            if record["loss"] is None:
+                raise UserError(
+                    f"the loss of step {record['step']} is not finite: training has diverged; lower --learning_rate "
+                    f"and start again, or resume from an earlier checkpoint",
+                    exit_code=1,
+                )
 
-    def evaluation(self, step: int, plan: Plan, values: dict) -> None:
-        """Write an evaluation, a line of its own; flush before it is made: its time is not training time."""
+    def evaluate(self, step: int, plan: Plan, evaluation, model) -> None:
+        """Evaluate after `step` if the plan says so and no earlier run did, and write a line of its own. The time that
+        it takes is not training time."""
+        quality, mutual_information = plan.evaluates(step), plan.measures_mi(step)
+        if step in self.evaluated or not (quality or mutual_information):
+            return
+        self.flush()
+        values = evaluation.track(model.branches, quality, mutual_information)
         self._write([{"step": step, "epoch": plan.epoch(step)} | values])
         self.clock = time.perf_counter()
 
@@ -97,16 +113,18 @@ class MetricsLog:
 
 
 def _number(value):
-    return value.item() if isinstance(value, Tensor) else value
+    value = value.item() if isinstance(value, Tensor) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value  # JSON has no NaN
 
 
 def results(
-    args: PretrainingArguments, config, plan: Plan, accelerator: Accelerator, log: MetricsLog, evaluations: list[dict]
+    args: PretrainingArguments, plan: Plan, accelerator: Accelerator, log: MetricsLog, evaluations: list[dict]
 ) -> dict:
     """The content of `results.json`: what ran, on what, for how long, and what was measured."""
     hardware, versions = environment(accelerator.device, accelerator.num_processes)
     hardware["mixed_precision"] = accelerator.mixed_precision
-    seconds = log.train_seconds
+    rates = [record["images_per_second"] for record in read_records(log.path) if "images_per_second" in record]
+    seconds = sum(plan.images_per_step / rate for rate in rates)  # of the whole run, resumed or not
     return {
         "method": args.method,
         "encoder": args.init_from or args.encoder,
@@ -117,7 +135,7 @@ def results(
         "hardware": hardware,
         "timing": {
             "train_seconds": round(seconds, 1),
-            "images_per_second": round(log.train_images / seconds, 1) if seconds else None,
+            "images_per_second": round(plan.images_per_step * len(rates) / seconds, 1),
         },
         "versions": versions,
         "evaluations": evaluations,

@@ -13,6 +13,7 @@ from ..distributed import process_index
 from ..errors import UserError
 from .arguments import PretrainingArguments
 from .checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from .plan import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -24,10 +25,11 @@ class TrainingState:
     A checkpoint records the arguments that decide what is computed; a run that differs in them cannot resume from it.
     """
 
-    def __init__(self, args: PretrainingArguments, accelerator: Accelerator, **parts):
+    def __init__(self, args: PretrainingArguments, plan: Plan, accelerator: Accelerator, **parts):
         self.root = Path(args.output_dir) / "checkpoints"
         self.limit = args.checkpoints_total_limit
-        self.identity = json.loads(json.dumps(args.identity(accelerator.num_processes)))
+        numbers = {"global_batch_size": plan.global_batch, "num_images": plan.num_images}
+        self.identity = json.loads(json.dumps(args.identity() | numbers))
         self.accelerator = accelerator
         scaler = {} if accelerator.scaler is None else {"scaler": accelerator.scaler}
         self.parts = parts | scaler
@@ -48,6 +50,8 @@ class TrainingState:
         if checkpoint is None:
             return 0
         path = latest_checkpoint(self.root) if checkpoint == "latest" else Path(checkpoint)
+        if path is None and any(self.root.glob("checkpoint-*")):
+            raise UserError(f"no checkpoint in {self.root} is complete; give another --output_dir to start again")
         if path is None:
             logger.warning("no checkpoint in %s: starting from the beginning", self.root)
             return 0
