@@ -20,7 +20,7 @@ from hf_mi_ssl.encoders.configuration_mi_resnet import MIResNetConfig
 from hf_mi_ssl.encoders.modeling_mi_resnet import MIResNetBackbone, MIResNetForImageClassification, MIResNetModel
 from hf_mi_ssl.errors import UserError
 
-STOCK = {"resnet_tiny": 256, "resnet18": 512, "resnet50": 2048, "mi_resnet18": 512, "mi_resnet50": 2048}
+STOCK = {"resnet_tiny": 128, "resnet18": 512, "resnet50": 2048, "mi_resnet18": 512, "mi_resnet50": 2048}
 STOCK |= {"convnextv2_atto": 320, "convnextv2_nano": 640, "convnextv2_tiny": 768, "dinov2_small": 384}
 # The head of mobilenetv3 widens its 576 channels.
 WIDTHS = STOCK | {"timm/resnet10t": 512, "timm/vit_tiny_patch16_224": 192, "timm/mobilenetv3_small_100": 1024}

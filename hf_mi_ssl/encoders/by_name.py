@@ -199,12 +199,17 @@ def representation_size(config_or_encoder: PreTrainedConfig | PreTrainedModel) -
     Touches neither the given encoder nor the random number generator.
 
     Raises:
-        UserError: for a model that gives no `pooler_output`.
+        UserError: for a model that gives no `pooler_output`, or none for images of its own size.
     """
     config = copy.deepcopy(getattr(config_or_encoder, "config", config_or_encoder))
+    size = _input_size(config)
     with torch.device("meta"), torch.no_grad():
         encoder = AutoModel.from_config(config).eval()
-        pooled = getattr(encoder(pixel_values=torch.zeros(1, *_input_size(config))), "pooler_output", None)
+        try:
+            pooled = getattr(encoder(pixel_values=torch.zeros(1, *size)), "pooler_output", None)
+        except (RuntimeError, ValueError) as error:
+            name = type(encoder).__name__
+            raise UserError(f"{name} does not take images of {size[-1]} pixels: {_first_line(error)}") from error
     if pooled is None:
         raise UserError(f"{type(encoder).__name__} gives no pooler_output: there is nothing to probe")
     return pooled.flatten(1).shape[1]
