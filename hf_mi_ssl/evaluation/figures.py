@@ -10,6 +10,7 @@ from typing import Any
 
 Records = Iterable[Mapping[str, Any]]
 _LINE = {"marker": "o", "markersize": 3, "linewidth": 1.4}
+_STYLES = ("-", "-", (0, (3, 3)), "-.")
 
 
 def training_figure(records: Records, path: str | PathLike, title: str = "") -> bool:
@@ -46,7 +47,8 @@ def mi_figure(records: Records, path: str | PathLike, title: str = "") -> bool:
     for axis, (space, curves) in zip(axes, panels.items()):
         for name, key in curves.items():
             colour = f"C{names.index(name)}"
-            axis.plot(*_series(records, key), color=colour, **_LINE)  # one record alone shows as a dot and a bar
+            style = _STYLES[names.index(name) % len(_STYLES)]  # curves may coincide: each colour has to show
+            axis.plot(*_series(records, key), color=colour, linestyle=style, **_LINE)  # one record alone: dot and bar
             (steps, low), (_, high) = _series(records, f"{key}/low"), _series(records, f"{key}/high")
             if len(low) == len(high):
                 axis.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
@@ -58,7 +60,10 @@ def mi_figure(records: Records, path: str | PathLike, title: str = "") -> bool:
         axis.set(title=space, xlabel="step")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("mutual information, lower bound (nats)")
-    handles = [Line2D([], [], color=f"C{i}", label=name, **_LINE) for i, name in enumerate(names)]
+    handles = [
+        Line2D([], [], color=f"C{i}", linestyle=_STYLES[i % len(_STYLES)], label=name, **_LINE)
+        for i, name in enumerate(names)
+    ]
     handles.append(Line2D([], [], color="grey", linestyle="--", label="ceiling"))
     handles.append(Line2D([], [], color="grey", linewidth=7, alpha=0.3, label="95 % interval"))
     figure.legend(handles=handles, loc="outside right upper", frameon=False)

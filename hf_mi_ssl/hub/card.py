@@ -21,7 +21,8 @@ _SPACES = {"mi": "embeddings z", "mi_h": "representations h", "mi_target": "embe
 # Estimators whose value is a lower bound on MI unless the evaluation's own `kind` says otherwise.
 _BOUNDS = {"cos_dv", "cos_dv_calibrated", "info_nce", "jsd"}
 _ROW = ("method", "critic", "temperature", "target", "target_init", "target_momentum", "m_step_every", "symmetric",
-        "predictor_hidden_size", "projector_hidden_size", "projector_num_layers", "projection_size")  # fmt: skip
+        "predictor_hidden_size", "projector_hidden_size", "projector_num_layers", "projector_output_norm",
+        "projection_size")  # fmt: skip
 # Where files lay on the machine of the run is no fact about the model.
 _PLACES = {"output_dir", "data_dir", "data_files", "config", "resume_from_checkpoint"}
 
