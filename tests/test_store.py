@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from hf_mi_ssl.data.corpora import held_out, load_corpus
+from hf_mi_ssl.data.corpora import load_corpus
+from hf_mi_ssl.data.splits import held_out
 from hf_mi_ssl.data.store import ImageReader, ImageStore, batch_indices, epoch_order, open_images, storage_size
 from hf_mi_ssl.errors import UserError
 
