@@ -335,8 +335,11 @@ def test_a_killed_process_resumes_bit_for_bit(flat, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sdmi", "jmi"])
-def test_two_processes_train_as_one_of_twice_the_batch(name, flat, tmp_path):
-    arguments = [*data(flat), *FAST, "--optimizer", "sgd", "--learning_rate", 0.05]
+def test_two_processes_see_and_log_what_one_of_twice_the_batch_does(name, flat, tmp_path):
+    """Images, views, losses and statistics of every step, at learning rate 0: in float32, batch norm amplifies rounding
+    until even one process on two threads leaves one process on one. That the gradients and so the updates are equal
+    too is stated by `test_distributed`, in float64, for every row."""
+    arguments = [*data(flat), *FAST, "--optimizer", "sgd", "--learning_rate", 0]
     subprocess.run([sys.executable, *command(name, tmp_path / "one", *arguments)], check=True, env=environment())
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     two = command(name, tmp_path / "two", *arguments, "--per_device_train_batch_size", 8)
@@ -346,10 +349,10 @@ def test_two_processes_train_as_one_of_twice_the_batch(name, flat, tmp_path):
     for mine, theirs in zip(log_of(tmp_path / "two"), log_of(tmp_path / "one"), strict=True):
         assert mine.keys() == theirs.keys()
         if "loss" in mine:
-            assert mine["loss"] == pytest.approx(theirs["loss"], abs=2e-3)
+            assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-4)
     first, second = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
     for key in first:
-        torch.testing.assert_close(first[key], second[key], rtol=0.02, atol=2e-3)
+        torch.testing.assert_close(first[key], second[key], rtol=1e-4, atol=1e-5)
 
 
 # Other data, other settings
