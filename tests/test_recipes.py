@@ -336,9 +336,9 @@ def test_a_killed_process_resumes_bit_for_bit(flat, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sdmi", "jmi"])
 def test_two_processes_see_and_log_what_one_of_twice_the_batch_does(name, flat, tmp_path):
-    """Images, views, losses and statistics of every step, at learning rate 0: in float32, batch norm amplifies rounding
-    until even one process on two threads leaves one process on one. That the gradients and so the updates are equal
-    too is stated by `test_distributed`, in float64, for every row."""
+    """Images, views, losses and statistics of every step, at learning rate 0: in float32, batch norm amplifies
+    rounding until even one process on two threads leaves one process on one. That the gradients and so the updates are
+    equal too is stated by `test_distributed`, in float64, for every row."""
     arguments = [*data(flat), *FAST, "--optimizer", "sgd", "--learning_rate", 0]
     subprocess.run([sys.executable, *command(name, tmp_path / "one", *arguments)], check=True, env=environment())
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
