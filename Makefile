@@ -13,7 +13,7 @@ $(VENV)/installed: setup.cfg pyproject.toml
 
 pretrain: $(VENV)/installed
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
-		recipes/pretrain_sdmi.py --output_dir runs/shapes-sdmi --resume_from_checkpoint latest
+		--num_cpu_threads_per_process $$(nproc) recipes/pretrain_sdmi.py --output_dir runs/shapes-sdmi --resume_from_checkpoint latest
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -m "not slow and not gpu"

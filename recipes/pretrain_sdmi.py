@@ -109,4 +109,4 @@ def main(args: PretrainingArguments) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_recipe(main, __doc__, method="sdmi"))
+    sys.exit(run_recipe(main, __doc__, method="sdmi_ema"))

@@ -43,7 +43,7 @@ class PretrainingArguments:
     # the optimisation
     per_device_train_batch_size: int = _flag("images per process and step; N is this times the processes", 64)
     gradient_accumulation_steps: int = _flag("batches per optimiser step; negatives stay one batch's", 1)
-    num_train_epochs: float = _flag("passes over the training images", 36.0)
+    num_train_epochs: float = _flag("passes over the training images", 20.0)
     max_train_steps: int | None = _flag("optimiser steps, in place of --num_train_epochs")
     learning_rate: float = _flag("peak learning rate, as used (not scaled by the batch size)", 5e-3)
     optimizer: str = _flag("any optimiser of timm: adamw, sgd (with Nesterov), momentum (without), …", "adamw")
