@@ -21,7 +21,7 @@ from hf_mi_ssl.estimators.calibration import (
     sphere_law,
 )
 from hf_mi_ssl.mi import bounds
-from hf_mi_ssl.mi.critics import cosine
+from hf_mi_ssl.mi.critics import cosine, score_matrix
 
 
 def gaussian_pairs(n, dimension, rho, seed):
@@ -38,14 +38,14 @@ def clusters(n, k, seed):
 
 def test_fixed_temperature_estimates_are_the_bounds_of_the_cosine_matrix():
     a, b = gaussian_pairs(200, 16, 0.7, 0)
-    scores = cosine(a, b)
+    scores = score_matrix(cosine, a, b)
     assert CosDV(0.1).estimate(a, b).value == pytest.approx(bounds.dv(scores / 0.1).item(), abs=1e-6)
     assert InfoNCE(0.1).estimate(a, b).value == pytest.approx(bounds.info_nce(scores / 0.1).item(), abs=1e-6)
 
 
 def test_calibrated_scales_are_the_maxima():
     a, b = gaussian_pairs(400, 16, 0.7, 0)
-    scores = cosine(a, b).double()
+    scores = score_matrix(cosine, a, b).double()
     scale = best_dv_scale(scores)
     assert all(bounds.dv(scale * scores) >= bounds.dv((scale + d) * scores) for d in (-0.05, 0.05))
     scale, c = platt(scores.diagonal(), negative_law(scores))
@@ -117,7 +117,7 @@ def test_alignment_with_few_clusters_stays_below_the_uniform_ceiling():
 
 def test_the_interval_of_cos_dv_covers_its_population_value():
     big = [gaussian_pairs(2000, 8, 0.6, 1000 + seed) for seed in range(8)]
-    scores = [cosine(a, b).double() / 0.2 for a, b in big]
+    scores = [score_matrix(cosine, a, b).double() / 0.2 for a, b in big]
     positive = torch.stack([s.diagonal().mean() for s in scores]).mean()
     negative = torch.stack([s.diagonal().mean() - bounds.dv(s) for s in scores]).exp().mean().log()
     population = (positive - negative).item()
@@ -129,7 +129,7 @@ def test_the_interval_of_cos_dv_covers_its_population_value():
 def test_influences_are_what_leaving_a_pair_out_changes(make):
     a, b = (z.double() + 0.5 for z in gaussian_pairs(150, 3, 0.6, 0))  # off centre: rows and columns differ
     estimator = make().fit(a, b)
-    scores = cosine(a, b)
+    scores = score_matrix(cosine, a, b)
     value, influence = estimator.influence(scores)
     others = (torch.arange(150) != i for i in range(150))
     jackknife = 149 * torch.tensor([value - estimator.influence(scores[keep][:, keep])[0] for keep in others])
@@ -168,7 +168,7 @@ def test_cross_fitting_measures_each_half_with_the_critic_of_the_other(make):
     order = counter.permutation(60, "estimators/halves")
     one, other = order[:30], order[30:]
     parts = [
-        make().fit(a[fitted], b[fitted]).measure(cosine(a[measured], b[measured]))
+        make().fit(a[fitted], b[fitted]).measure(score_matrix(cosine, a[measured], b[measured]))
         for fitted, measured in ((one, other), (other, one))
     ]
     mean = make().to_nats((parts[0][0] + parts[1][0]) / 2)

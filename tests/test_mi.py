@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_mi_ssl.mi import CRITICS, JOINT_TERMS, MARGINAL_TERMS, MIObjective, Pairs, bounds, marginal_term
+from hf_mi_ssl.mi.critics import score_matrix
 from hf_mi_ssl.mi.pairs import log_mean_exp, off_diagonal
 
 TERMS = JOINT_TERMS | MARGINAL_TERMS
@@ -20,8 +21,9 @@ def embeddings(n=12, d=5, seed=0, dtype=torch.float64):
     return a, a + 0.5 * torch.randn(n, d, generator=generator, dtype=dtype)
 
 
-def scaled(critic, temperature):
-    return lambda a, b: CRITICS[critic](a, b) / temperature
+def pairs(a, b, critic="cosine", temperature=1.0):
+    negatives = embeddings(n=9, d=a.shape[1], seed=7)[0].to(a.dtype)
+    return Pairs(a, b, CRITICS[critic], temperature, negatives)
 
 
 def test_off_diagonal_keeps_rows_and_drops_the_positives():
@@ -30,11 +32,17 @@ def test_off_diagonal_keeps_rows_and_drops_the_positives():
     assert off_diagonal(matrix).tolist() == torch.tensor(expected).tolist()
 
 
+def white(z):
+    """Coordinates in which the covariance, shrunk a little, is the identity."""
+    shrunk = (1 - 1e-3) * torch.cov(z.T) + 1e-3 * torch.eye(z.shape[1], dtype=z.dtype)
+    return (z - z.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(shrunk)).T
+
+
 @pytest.mark.parametrize("critic", CRITICS)
 def test_critics_score_every_pairing_as_their_formula_says(critic):
     a, b = embeddings()
     b = b[:7]
-    scores = CRITICS[critic](a, b)
+    scores = score_matrix(CRITICS[critic], a, b)
     assert scores.shape == (12, 7)
     x, y = a[3], b[5]
     unit_x, unit_y = x / x.norm(), y / y.norm()
@@ -43,6 +51,7 @@ def test_critics_score_every_pairing_as_their_formula_says(critic):
         "bilinear": x @ y,
         "negative_squared_distance": -0.5 * (x - y).square().sum(),
         "normalized_l2": -0.5 * (unit_x - unit_y).square().sum(),
+        "whitened_cosine": F.cosine_similarity(white(a)[3], white(b)[5], dim=0),
     }[critic]
     assert scores[3, 5] == pytest.approx(by_hand.item())
 
@@ -50,7 +59,7 @@ def test_critics_score_every_pairing_as_their_formula_says(critic):
 def test_terms_equal_plain_loops_over_pairs():
     a, b = embeddings()
     n, tau = len(a), 0.3
-    p = Pairs(a, b, scaled("cosine", tau))
+    p = pairs(a, b, "cosine", tau)
     cosine = lambda x, y: float(F.cosine_similarity(x, y, dim=0)) / tau  # noqa: E731
     apart = [cosine(a[i], b[j]) for i in range(n) for j in range(n) if i != j]
     assert JOINT_TERMS["expected_score"](p).item() == pytest.approx(sum(cosine(a[i], b[i]) for i in range(n)) / n)
@@ -66,15 +75,15 @@ def test_terms_are_finite_scalars_with_a_formula_and_exact_gradients(term):
     a, b = embeddings(n=6, d=3)
     assert TERMS[term].__doc__.startswith(("J = ", "M = "))
     a.requires_grad_(), b.requires_grad_()
-    assert torch.autograd.gradcheck(lambda x, y: TERMS[term](Pairs(x, y, scaled("cosine", 0.5))), (a, b))
+    assert torch.autograd.gradcheck(lambda x, y: TERMS[term](pairs(x, y, "cosine", 0.5)), (a, b))
 
 
 @pytest.mark.parametrize("term", TERMS)
 def test_terms_do_not_depend_on_the_order_of_the_pairs(term):
     a, b = embeddings()
     order = torch.randperm(len(a), generator=torch.Generator().manual_seed(3))
-    one = TERMS[term](Pairs(a, b, scaled("cosine", 0.5)))
-    other = TERMS[term](Pairs(a[order], b[order], scaled("cosine", 0.5)))
+    one = TERMS[term](pairs(a, b, "cosine", 0.5))
+    other = TERMS[term](pairs(a[order], b[order], "cosine", 0.5))
     torch.testing.assert_close(one, other)
 
 
@@ -90,7 +99,7 @@ def test_the_order_two_term_tends_to_the_exact_one_as_the_temperature_grows():
     a, b = embeddings(n=200)
     gaps = []
     for tau in (1.0, 4.0, 16.0):
-        p = Pairs(a, b, scaled("cosine", tau))
+        p = pairs(a, b, "cosine", tau)
         gaps.append(abs((MARGINAL_TERMS["second_order"](p) - MARGINAL_TERMS["exact"](p)).item()))
     assert gaps[0] > 30 * gaps[1] > 30 * 30 * gaps[2]  # third order: 1/τ³, 64-fold with each step
 
@@ -99,7 +108,7 @@ def test_the_objective_is_the_weighted_sum_and_names_every_term():
     a, b = embeddings()
     objective = MIObjective("cosine", 0.5, {"expected_score": 2.0}, {"exact": 0.5, "second_order": 0.25})
     bound = objective(a, b)
-    p = Pairs(a, b, scaled("cosine", 0.5))
+    p = pairs(a, b, "cosine", 0.5)
     assert set(bound.joint) == {"expected_score"}
     assert set(bound.marginal) == {"exact", "second_order"}
     expected = 2 * TERMS["expected_score"](p) - 0.5 * TERMS["exact"](p) - 0.25 * TERMS["second_order"](p)
@@ -119,7 +128,7 @@ def test_the_objective_leaves_autocast_and_computes_in_float32():
 @given(st.integers(2, 40), st.floats(0.05, 5.0), st.integers(0, 1000))
 def test_dv_is_at_most_row_wise_dv_and_info_nce_at_most_log_n(n, temperature, seed):
     a, b = embeddings(n=n, seed=seed)
-    scores = CRITICS["cosine"](a, b) / temperature
+    scores = score_matrix(CRITICS["cosine"], a, b) / temperature
     assert bounds.dv(scores) <= bounds.row_wise_dv(scores) + 1e-9
     assert bounds.info_nce(scores) <= math.log(n) + 1e-9
     assert bounds.nwj(scores) <= bounds.dv(scores) + 1e-9  # log x ≤ x/e: a worse offset
@@ -161,9 +170,9 @@ def test_half_the_jsd_bound_plus_log_2_reaches_the_divergence_and_never_passes_l
 @pytest.mark.parametrize("bound", [bounds.dv, bounds.row_wise_dv, bounds.info_nce, bounds.jsd, bounds.smile])
 def test_bounds_stay_finite_at_scores_of_500(bound):
     a, b = embeddings(dtype=torch.float32)
-    scores = 500 * CRITICS["cosine"](a, b)
+    scores = 500 * score_matrix(CRITICS["cosine"], a, b)
     assert torch.isfinite(bound(scores))
-    reference = bound(500 * CRITICS["cosine"](a.double(), b.double()))
+    reference = bound(500 * score_matrix(CRITICS["cosine"], a.double(), b.double()))
     assert bound(scores).item() == pytest.approx(reference.item(), rel=1e-4)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from .. import counter
 from ..errors import UserError
 from ..mi import bounds
-from ..mi.critics import cosine
+from ..mi.critics import cosine, score_matrix
 from ..mi.pairs import off_diagonal
 from .calibration import MAX_SCALE, best_dv_scale, mi_of_jsd, negative_law, platt, sphere_jsd
 from .result import MIEstimate
@@ -33,7 +33,9 @@ def _cosines(z_a: Tensor, z_b: Tensor) -> Tensor:
     if not (z_a.isfinite().all() and z_b.isfinite().all()):
         raise UserError("embeddings hold NaN or infinity, so mutual information is undefined; check the checkpoint")
     with torch.autocast(z_a.device.type, enabled=False):
-        return cosine(*(z if z.dtype == torch.float64 else z.float() for z in (z_a.detach(), z_b.detach())))
+        return score_matrix(
+            cosine, *(z if z.dtype == torch.float64 else z.float() for z in (z_a.detach(), z_b.detach()))
+        )
 
 
 def _dv_with_influence(scores: Tensor) -> tuple[float, Tensor]:

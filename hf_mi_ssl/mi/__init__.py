@@ -1,6 +1,7 @@
 """The mathematics of L = J − M: pure functions of torch tensors, in float32 or wider, on one process, in nats."""
 
-from .critics import CRITICS
+from . import moments  # registers its terms
+from .critics import CRITICS, critic
 from .joint import JOINT_TERMS, joint_term
 from .marginal import MARGINAL_TERMS, marginal_term
 from .objective import Bound, MIObjective
@@ -14,6 +15,8 @@ __all__ = [
     "Critic",
     "MIObjective",
     "Pairs",
+    "critic",
     "joint_term",
     "marginal_term",
+    "moments",
 ]

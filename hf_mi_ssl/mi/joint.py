@@ -25,3 +25,25 @@ def joint_term(term: Term) -> Term:
 def expected_score(p: Pairs) -> Tensor:
     """J = mean_i T(a_i, b_i)"""
     return p.positive_scores.mean()
+
+
+@joint_term
+def negative_mse(p: Pairs) -> Tensor:
+    """J = −mean_{i,k} (a_ik − b_ik)²
+
+    VICReg's invariance (arXiv 2105.04906, eq. 5; the mean over k is the official code's). Relations: 2/D times
+    `expected_score` of the critic −½ ‖a − b‖² at τ = 1.
+    """
+    return -(p.a - p.b).square().mean()
+
+
+@joint_term
+def invariance(p: Pairs) -> Tensor:
+    """J = −Σ_k (1 − C_kk)², C the correlation of the two views
+
+    The first term of Barlow Twins (arXiv 2103.03230, eq. 1). Relations: with `redundancy` it is, where C is symmetric,
+    twice the second-order expansion of −log E_p(a,b)[e^−T], T = aᵀb, without the correlations within a view: the
+    measure is the joint, so no marginal of DV is in it.
+    """
+    a, b = p.standardized
+    return -(1 - (a * b).mean(0)).square().sum()

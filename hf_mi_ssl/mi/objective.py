@@ -38,15 +38,16 @@ class MIObjective:
     """
 
     def __init__(self, critic: str, temperature: float, joint: dict[str, float], marginal: dict[str, float]):
-        pairing_scores = CRITICS[critic]
-        self.critic = lambda a, b: pairing_scores(a, b) / temperature
+        self.critic, self.temperature = CRITICS[critic], temperature
         self.joint = [(name, JOINT_TERMS[name], weight) for name, weight in joint.items()]
         self.marginal = [(name, MARGINAL_TERMS[name], weight) for name, weight in marginal.items()]
 
-    def __call__(self, a: Tensor, b: Tensor) -> Bound:
-        """(N, D), (N, D) -> Bound. Leaves autocast: scores, exponentials and covariances need float32."""
+    def __call__(self, a: Tensor, b: Tensor, negatives: Tensor | None = None, draw: int = 0) -> Bound:
+        """(N, D), (N, D) and, from a queue, (K, D) -> Bound. `draw` numbers the call, for terms that draw at random.
+        Leaves autocast: scores, exponentials and covariances need float32."""
         with torch.autocast(a.device.type, enabled=False):
-            pairs = Pairs(_at_least_float32(a), _at_least_float32(b), self.critic)
+            a, b = _at_least_float32(a), _at_least_float32(b)
+            pairs = Pairs(a, b, self.critic, self.temperature, negatives, draw)
             return Bound(
                 joint={name: weight * term(pairs) for name, term, weight in self.joint},
                 marginal={name: weight * term(pairs) for name, term, weight in self.marginal},

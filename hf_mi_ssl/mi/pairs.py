@@ -1,5 +1,6 @@
-"""Samples of p(z_A, z_B), and the scores of all pairings, computed when a term first asks for them."""
+"""Samples of p(z_A, z_B), and what terms ask of them, computed when a term first asks."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,7 +8,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-Critic = Callable[[Tensor, Tensor], Tensor]  # T: (N, D), (M, D) -> (N, M), the score of every pairing
+from .streaming import log_sum_exp_rows, sum_of_powers
+
+# A critic makes features (N, F), (M, F) of a (N, D), b (M, D): T(a_i, b_j) is the inner product of row i and row j.
+Critic = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def off_diagonal(matrix: Tensor) -> Tensor:
@@ -20,36 +24,99 @@ def off_diagonal(matrix: Tensor) -> Tensor:
 class Pairs:
     """Row i of (a, b) is one draw of the joint p(z_A, z_B); rows i ≠ j re-paired are draws of p(z_A) p(z_B).
 
-    `a` and `b` have shape (N, D), in float32 or wider. Every joint and marginal term is a function of this object.
+    Every joint and marginal term is a function of this object.
+
+    Args:
+        a, b: embeddings (N, D), in float32 or wider.
+        critic: T, whose scores are divided by `temperature`.
+        negatives: (K, D), more draws of p(z_B): the queue, for rows that have one.
+        draw: the number of this evaluation; a term that draws at random is a function of it.
     """
 
     a: Tensor
     b: Tensor
     critic: Critic
+    temperature: float = 1.0
+    negatives: Tensor | None = None
+    draw: int = 0
+
+    def features(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, F), (M, F) whose inner products are the scores T(x_i, y_j)/τ."""
+        left, right = self.critic(x, y)
+        return left / self.temperature, right
 
     @cached_property
-    def scores(self) -> Tensor:
-        """T(a_i, b_j), shape (N, N): the diagonal samples the joint, the rest the product of the marginals."""
-        return self.critic(self.a, self.b)
+    def both(self) -> tuple[Tensor, Tensor]:
+        """The features of a and of b."""
+        return self.features(self.a, self.b)
 
     @property
-    def positive_scores(self) -> Tensor:
-        """T(a_i, b_i), shape (N,)."""
-        return self.scores.diagonal()
+    def scores(self) -> Tensor:
+        """T(a_i, b_j), shape (N, N): the diagonal samples the joint, the rest the product of the marginals."""
+        left, right = self.both
+        return left @ right.T
 
     @cached_property
+    def positive_scores(self) -> Tensor:
+        """T(a_i, b_i), shape (N,)."""
+        left, right = self.both
+        return (left * right).sum(1)
+
+    @property
     def negative_scores(self) -> Tensor:
         """T(a_i, b_j) for i ≠ j, shape (N, N − 1)."""
         return off_diagonal(self.scores)
 
     @cached_property
-    def within_view_scores(self) -> tuple[Tensor, Tensor]:
-        """T(a_i, a_j) and T(b_i, b_j) for i ≠ j, two tensors of shape (N, N − 1)."""
-        return off_diagonal(self.critic(self.a, self.a)), off_diagonal(self.critic(self.b, self.b))
+    def log_means(self) -> Tensor:
+        """log mean_{j≠i} exp T(a_i, b_j), shape (N,): the partition function of each row."""
+        return self.log_means_of(self.a, self.b)
+
+    def log_means_of(self, x: Tensor, y: Tensor) -> Tensor:
+        """log mean_{j≠i} exp T(x_i, y_j) for x, y of shape (N, D): (N,), in memory that is linear in N."""
+        left, right = self.both if x is self.a and y is self.b else self.features(x, y)
+        return log_sum_exp_rows(left, right, skip_diagonal=True) - math.log(len(y) - 1)
+
+    @property
+    def log_means_over_negatives(self) -> Tensor:
+        """log mean_k exp T(a_i, negative_k), shape (N,)."""
+        left, right = self.features(self.a, self.negatives)
+        return log_sum_exp_rows(left, right, skip_diagonal=False) - math.log(len(right))
+
+    @cached_property
+    def mean_negative_score(self) -> Tensor:
+        """mean_{i≠j} T(a_i, b_j), a scalar."""
+        left, right = self.both
+        n = len(left)
+        return (left.sum(0) @ right.sum(0) - self.positive_scores.sum()) / (n * (n - 1))
+
+    def central_moment(self, order: int) -> Tensor:
+        """mean_{i≠j} (T(a_i, b_j) − mean)^order, a scalar, in memory that is linear in N."""
+        left, right = self.both
+        n, mean = len(left), self.mean_negative_score
+        on_diagonal = ((self.positive_scores - mean) ** order).sum()
+        return (sum_of_powers(left, right, mean, order) - on_diagonal) / (n * (n - 1))
+
+    @cached_property
+    def centred(self) -> tuple[Tensor, Tensor]:
+        """a and b less their means over the batch, (N, D)."""
+        return self.a - self.a.mean(0), self.b - self.b.mean(0)
+
+    @cached_property
+    def standardized(self) -> tuple[Tensor, Tensor]:
+        """a and b with mean 0 and variance 1 in each dimension, (N, D): batch norm, its 1e-5 included."""
+        return tuple(z * torch.rsqrt(z.square().mean(0) + 1e-5) for z in self.centred)
+
+
+def pooled_log_mean(*parts: tuple[Tensor, int]) -> Tensor:
+    """The log of the mean over everything, from the log mean (N,) and the count of each part."""
+    total = sum(count for _, count in parts)
+    logs = torch.stack([log_mean + math.log(count / total) for log_mean, count in parts])
+    return torch.logsumexp(logs, 0)
 
 
 def log_mean_exp(x: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
     """log mean e^x over `dim` (all of it by default), stable for large x."""
     dim = tuple(range(x.ndim)) if dim is None else dim
     total = torch.logsumexp(x, dim)
-    return total - torch.log(torch.tensor(x.numel() / total.numel(), dtype=x.dtype, device=x.device))
+    return total - math.log(x.numel() / total.numel())

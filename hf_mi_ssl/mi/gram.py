@@ -1,0 +1,33 @@
+"""Second moments on the cheaper side: what D × D matrices say of N points, N × N matrices of inner products say too."""
+
+import torch
+from torch import Tensor
+
+
+def squared_norm(x: Tensor, y: Tensor) -> Tensor:
+    """‖XᵀY‖² = ⟨XXᵀ, YYᵀ⟩, Frobenius: (N, D), (N, E) -> a scalar, through the smaller of (D, E) and (N, N)."""
+    if x.shape[1] * y.shape[1] <= len(x) ** 2:
+        return (x.T @ y).square().sum()
+    gram = x @ x.T
+    return (gram * (gram if y is x else y @ y.T)).sum()
+
+
+def log_det_shifted(x: Tensor, shift: float) -> Tensor:
+    """log det(XᵀX + shift I), (N, D) -> a scalar: D log shift + log det(I + XXᵀ/shift) where N < D."""
+    n, d = x.shape
+    small = x.T @ x if d <= n else x @ x.T
+    identity = torch.eye(len(small), dtype=x.dtype, device=x.device)
+    factor = torch.linalg.cholesky(small + shift * identity)
+    missing = (d - len(small)) * torch.log(torch.tensor(shift, dtype=x.dtype, device=x.device))
+    return 2 * factor.diagonal().log().sum() + missing
+
+
+def on_the_smaller_side(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """X, Y of shape (N, D) in coordinates of the space that their rows span, (N, ≤ 2N), which keeps inner products.
+
+    The basis is held constant: a function of inner products has its gradient inside that space.
+    """
+    if x.shape[1] <= 2 * len(x):
+        return x, y
+    basis = torch.linalg.qr(torch.cat([x, y]).detach().T).Q  # (D, 2N)
+    return x @ basis, y @ basis
