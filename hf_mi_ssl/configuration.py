@@ -44,8 +44,12 @@ class MISSLConfig(PreTrainedConfig):
         marginal (`dict[str, float]`): weight of each marginal term; empty where a predictor stands in for M.
         projector_hidden_size (`int`, *optional*, defaults to 512): width of the projector's hidden layers.
         projector_num_layers (`int`, *optional*, defaults to 2): linear layers of the projector.
+        projector_hidden_norm (`bool`, *optional*, defaults to `True`): batch norm in its hidden layers.
+        projector_activation (`str`, *optional*, defaults to `"relu"`): after its hidden layers, `relu` or `gelu`.
         projector_output_norm (`bool`, *optional*, defaults to `False`): batch norm after its last layer.
         projection_size (`int`, *optional*, defaults to 128): D, the size of the embedding z.
+        batch_norm_group_size (`int`, *optional*): split every batch norm into groups of so many images, the same on
+            any number of processes; by default its statistics are those of the global batch.
     """
 
     encoder_config: dict | PreTrainedConfig | None = None
@@ -56,8 +60,11 @@ class MISSLConfig(PreTrainedConfig):
     marginal: dict[str, int | float] | None = None
     projector_hidden_size: int = 512
     projector_num_layers: int = 2
+    projector_hidden_norm: bool = True
+    projector_activation: Literal["relu", "gelu"] = "relu"
     projector_output_norm: bool = False
     projection_size: int = 128
+    batch_norm_group_size: int | None = None
 
     sub_configs = {"encoder_config": AutoConfig}
 
@@ -129,8 +136,8 @@ class MISSLConfig(PreTrainedConfig):
 
     def validate_sizes(self):
         for column in ("temperature", "projector_hidden_size", "projector_num_layers", "projection_size"):
-            if not getattr(self, column) > 0:
-                raise UserError(f"{column} must be above 0, got {getattr(self, column)}")
+            _positive(self, column)
+        _positive(self, "batch_norm_group_size", at_least=2)
 
 
 @strict
@@ -141,11 +148,20 @@ class SDMIConfig(MISSLConfig):
         target (`str`, *optional*, defaults to `"gradient"`): the M-step: `reset`, `ema` or `gradient`.
         target_init (`str`, *optional*, defaults to `"same"`): whether a target with parameters of its own starts as
             the online branch or from an `independent` draw.
-        target_momentum (`float`, *optional*, defaults to 0.99): m of ξ ← m ξ + (1 − m) θ at the first step; it grows
-            to 1 along a cosine (BYOL, arXiv 2006.07733 §3.3). Used by `ema`.
+        target_momentum (`float`, *optional*, defaults to 0.99): m of ξ ← m ξ + (1 − m) θ at the first step; it goes
+            to `target_momentum_end` along a cosine (BYOL, arXiv 2006.07733 §3.3). Used by `ema`.
+        target_momentum_end (`float`, *optional*, defaults to 1.0): m at the last step.
+        target_assignment (`str`, *optional*, defaults to `"none"`): what takes the place of a target embedding: its
+            softmax over prototypes, centred and sharpened (`centering`), its codes (`sinkhorn`), its neighbour in the
+            queue (`nearest_neighbor`).
+        target_temperature (`float`, *optional*, defaults to 0.05): of `centering` (τ) and `sinkhorn` (ε).
+        num_prototypes (`int`, *optional*): K, where embeddings are compared by their cosines with K prototypes.
+        queue_size (`int`, *optional*): K target embeddings of earlier batches, as negatives or neighbours.
         m_step_every (`int`, *optional*, defaults to 1): E-steps for each M-step. Used by `gradient`.
         symmetric (`bool`, *optional*, defaults to `False`): average over both orders of the views.
         predictor_hidden_size (`int`, *optional*): width of the predictor; none without it.
+        predictor_schedule (`str`, *optional*, defaults to `"cosine"`): the predictor's learning rate follows the
+            schedule of all, or stays `constant` (SimSiam, arXiv 2011.10566 §4.2).
     """
 
     model_type = "sdmi"
@@ -153,17 +169,30 @@ class SDMIConfig(MISSLConfig):
     target: Literal["reset", "ema", "gradient"] = "gradient"
     target_init: Literal["same", "independent"] = "same"
     target_momentum: int | float = 0.99
+    target_momentum_end: int | float = 1.0
+    target_assignment: Literal["none", "centering", "sinkhorn", "nearest_neighbor"] = "none"
+    target_temperature: int | float = 0.05
+    num_prototypes: int | None = None
+    queue_size: int | None = None
     m_step_every: int = 1
     symmetric: bool = False
     predictor_hidden_size: int | None = None
+    predictor_schedule: Literal["cosine", "constant"] = "cosine"
 
     def validate_target(self):
-        if not 0 <= self.target_momentum <= 1:
-            raise UserError(f"target_momentum must lie between 0 and 1, got {self.target_momentum}")
-        if self.m_step_every < 1:
-            raise UserError(f"m_step_every must be at least 1, got {self.m_step_every}")
-        if self.predictor_hidden_size is not None and self.predictor_hidden_size < 1:
-            raise UserError(f"predictor_hidden_size must be above 0, got {self.predictor_hidden_size}")
+        for column in ("target_momentum", "target_momentum_end"):
+            if not 0 <= getattr(self, column) <= 1:
+                raise UserError(f"{column} must lie between 0 and 1, got {getattr(self, column)}")
+        for column in ("m_step_every", "target_temperature", "predictor_hidden_size", "queue_size", "num_prototypes"):
+            _positive(self, column)
+
+    def validate_assignment(self):
+        if (self.target_assignment in ("centering", "sinkhorn")) != (self.num_prototypes is not None):
+            raise UserError("num_prototypes goes with target_assignment=centering or sinkhorn: set both or neither")
+        if self.queue_size is None and (self.target_assignment == "nearest_neighbor" or "queue" in self.marginal):
+            raise UserError("this row needs a queue: set queue_size, the number of embeddings it holds")
+        if self.target == "gradient" and self.target_assignment != "none":
+            raise UserError(f"target_assignment={self.target_assignment} has no gradient: set target=ema or reset")
 
 
 @strict
@@ -171,6 +200,16 @@ class JMIConfig(MISSLConfig):
     """The columns of joint maximisation: those of `MISSLConfig` and no more. Symmetry is the absence of columns."""
 
     model_type = "jmi"
+
+    def validate_negatives(self):
+        if "queue" in self.marginal:
+            raise UserError("the marginal term 'queue' needs a queue, which JMI does not have: see moco_v2")
+
+
+def _positive(config, column: str, at_least: float = 0) -> None:
+    value = getattr(config, column)
+    if value is not None and not (value > 0 and value >= at_least):
+        raise UserError(f"{column} must be {f'at least {at_least}' if at_least else 'above 0'}, got {value}")
 
 
 def _known(kind: str, names, registry) -> None:

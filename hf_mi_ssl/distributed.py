@@ -7,6 +7,7 @@ All of it is the identity when there is one process.
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import UserError
@@ -60,6 +61,24 @@ def all_sum(x: Tensor) -> Tensor:
     return _Sum.apply(x) if num_processes() > 1 else x
 
 
+def each_group_from_all(x: Tensor, group: int) -> Tensor:
+    """The global batch, laid out so that no two rows of a group of consecutive rows come from one such group (if there
+    are as many groups as rows in a group): this process's rows of it, (n, …) -> (n, …), without gradient.
+
+    For split batch norm: the rows of a batch are random already, so a fixed layout shuffles as well as a random one.
+    """
+    rows = gather(x.detach())
+    order = torch.arange(len(rows), device=x.device).view(-1, group).T.flatten()
+    return rows[order[process_index() * len(x) : (process_index() + 1) * len(x)]]
+
+
+def each_group_back(x: Tensor, group: int) -> Tensor:
+    """The inverse of `each_group_from_all`."""
+    rows = gather(x.detach())
+    order = torch.arange(len(rows), device=x.device).view(group, -1).T.flatten()
+    return rows[order[process_index() * len(x) : (process_index() + 1) * len(x)]]
+
+
 class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm with the statistics of all processes, on any device (torch's SyncBatchNorm refuses the CPU).
 
@@ -73,7 +92,7 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or num_processes() == 1:
             return super().forward(x)
-        wide = x if x.dtype == torch.float64 else x.float()
+        wide = x.to(_wide(x))
         axes = [0, *range(2, x.ndim)]
         shape = [1, -1] + [1] * (x.ndim - 2)
         count = x.numel() // x.shape[1] * num_processes()  # local batches are equal
@@ -92,29 +111,82 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         return normalised.to(x.dtype)
 
 
-class GlobalBatchNormAct(GlobalBatchNorm):
-    """The same for timm's batch norm that holds the activation after it."""
+class GroupBatchNorm(GlobalBatchNorm):
+    """Batch norm over groups of `group_size` consecutive images, as if each were on a device of its own: split or
+    ghost batch norm (arXiv 1705.08741). Groups lie within a process, so their statistics do not depend on how many
+    processes there are; the running statistics are the mean over the groups of all.
+    """
+
+    group_size: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        if len(x) % self.group_size:
+            raise UserError(
+                f"batch_norm_group_size {self.group_size} does not divide the {len(x)} images of a process: "
+                f"change it with --set, or --per_device_train_batch_size"
+            )
+        parts, means, variances = [], [], []
+        for group in x.split(self.group_size):
+            mean, variance = (torch.zeros(x.shape[1], dtype=_wide(x), device=x.device) for _ in range(2))
+            parts.append(F.batch_norm(group, mean, variance, self.weight, self.bias, True, 1.0, self.eps))
+            means.append(mean)  # with momentum 1, running statistics are those of the group
+            variances.append(variance)
+        if self.track_running_stats:
+            with torch.no_grad():
+                self.num_batches_tracked.add_(1)
+                rate = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+                for running, found in ((self.running_mean, means), (self.running_var, variances)):
+                    mean = all_sum(torch.stack(found).mean(0)) / num_processes()
+                    running.lerp_(mean.to(running.dtype), rate)
+        return torch.cat(parts)
+
+
+class _WithActivation:
+    """timm's batch norm holds the activation after it."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.drop(super().forward(x)))
 
 
+class GlobalBatchNormAct(_WithActivation, GlobalBatchNorm):
+    """`GlobalBatchNorm` in place of timm's batch norm with activation."""
+
+
+class GroupBatchNormAct(_WithActivation, GroupBatchNorm):
+    """`GroupBatchNorm` in place of timm's batch norm with activation."""
+
+
 def globalize_batch_norm(module: nn.Module) -> nn.Module:
     """Give every batch norm inside `module` the statistics of all processes, in place; parameters, buffers and names
-    stay, so checkpoints do too. Nothing changes on one process.
+    stay, so checkpoints do too. Nothing changes on one process, or where batch norm is split into groups.
 
     Raises:
         UserError: for a kind of batch norm that it does not know.
     """
-    if num_processes() == 1:
-        return module
+    return module if num_processes() == 1 else _replace_batch_norm(module, GlobalBatchNorm, GlobalBatchNormAct)
+
+
+def split_batch_norm(module: nn.Module, group_size: int) -> nn.Module:
+    """Give every batch norm inside `module` the statistics of groups of `group_size` images, in place, as above."""
+    _replace_batch_norm(module, GroupBatchNorm, GroupBatchNormAct)
+    for layer in module.modules():
+        if isinstance(layer, GroupBatchNorm):
+            layer.group_size = group_size
+    return module
+
+
+def _replace_batch_norm(module: nn.Module, plain: type, with_activation: type) -> nn.Module:
     for layer in module.modules():
         if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
-            layer.__class__ = GlobalBatchNorm
+            layer.__class__ = plain
         elif isinstance(layer, nn.modules.batchnorm._BatchNorm) and not isinstance(layer, GlobalBatchNorm):
             if not (hasattr(layer, "act") and hasattr(layer, "drop")):
-                raise UserError(
-                    f"{type(layer).__name__} has no form for several processes; use one, or another encoder"
-                )
-            layer.__class__ = GlobalBatchNormAct
+                raise UserError(f"{type(layer).__name__} has no global or split form: take another encoder")
+            layer.__class__ = with_activation
     return module
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32

@@ -1,5 +1,6 @@
 """What both paradigms share: the encoder as a model of its own, the encoder→projector branch, the output."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
 
 from .configuration import MISSLConfig
+from .distributed import gather, split_batch_norm
 from .encoders import build_encoder, representation_size
 from .errors import UserError
 from .mi import Bound, MIObjective
@@ -34,6 +36,10 @@ class MIPreTrainingOutput(ModelOutput):
     value: Tensor | None = None
     embeddings_a: Tensor | None = None
     embeddings_b: Tensor | None = None
+
+
+Embeddings = dict[str, Tensor]  # (n, D) by the name of the view: "a", "b", "local_0", …
+Sides = tuple[Embeddings, Embeddings]
 
 
 class MISSLPreTrainedModel(PreTrainedModel):
@@ -62,7 +68,7 @@ class MISSLPreTrainedModel(PreTrainedModel):
 class EncoderModel(MISSLPreTrainedModel):
     """The encoder alone: what `AutoModel` returns for a full checkpoint. Heads and target are left behind."""
 
-    _keys_to_ignore_on_load_unexpected = [r"^projector\.", r"^predictor\.", r"^target\."]
+    _keys_to_ignore_on_load_unexpected = [r"^(projector|predictor|target|prototypes|assignment|queue)\.", r"^draws$"]
 
     def __init__(self, config: MISSLConfig):
         super().__init__(config)
@@ -90,6 +96,44 @@ class MISSLForPreTraining(MISSLPreTrainedModel):
         self.encoder = build_encoder(config.encoder_config)
         self.projector = build_projector(config)
         self.objective = MIObjective(config.critic, config.temperature, config.joint, config.marginal)
+        self.register_buffer(
+            "draws", torch.zeros((), dtype=torch.int64)
+        )  # what a term that draws at random draws from
+
+    def post_init(self) -> None:
+        if self.config.batch_norm_group_size is not None:
+            split_batch_norm(self, self.config.batch_norm_group_size)
+        super().post_init()
+
+    def sides(self, view_a: Tensor, view_b: Tensor, local_views: Sequence[Tensor] = (), phase: str = "E") -> Sides:
+        """The embeddings to be compared, by the names of their views: what stands left in T(a, b), and right.
+
+        Every one on the left is compared with every one on the right that is not of the same view.
+        """
+        raise NotImplementedError
+
+    def compare(self, left: Embeddings, right: Embeddings, phase: str = "E") -> MIPreTrainingOutput:
+        """−L of the sides of all processes, and what it is made of."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        view_a: Tensor,
+        view_b: Tensor,
+        local_views: Sequence[Tensor] = (),
+        phase: str = "E",
+        pull: Sides | None = None,
+    ) -> MIPreTrainingOutput:
+        """Two views of the same n images, (n, 3, H, W) each, row i with row i, and any number of smaller local views.
+
+        In phase "E" θ ascends; phase "M", in which ξ does, is for two-encoder SDMI. With `pull`, gradients of the loss
+        with respect to the sides, the loss is such that backward carries them on: the second pass of cached gradients.
+        """
+        sides = self.sides(view_a, view_b, local_views, phase)
+        if pull is None:
+            return self.compare(*sides, phase)
+        pulled = [(z * side[name]).sum() for of, side in zip(sides, pull) for name, z in of.items() if name in side]
+        return MIPreTrainingOutput(loss=sum(pulled))
 
     @property
     def branches(self) -> dict[str, tuple[PreTrainedModel, nn.Module]]:
@@ -135,15 +179,28 @@ def build_projector(config: MISSLConfig) -> Projector:
         config.projection_size,
         config.projector_num_layers,
         config.projector_output_norm,
+        config.projector_hidden_norm,
+        config.projector_activation,
     )
 
 
-def mean_bound(bounds: list[Bound]) -> Bound:
-    """The mean over view orders, term by term."""
+def gather_all(side: Embeddings) -> Embeddings:
+    """The rows of all processes."""
+    return {name: gather(z) for name, z in side.items()}
+
+
+def mean_bound(objective: MIObjective, left: Embeddings, right: Embeddings, **more) -> Bound:
+    """The mean over all pairs of different views, term by term."""
+    bounds = [objective(a, b, **more) for i, a in left.items() for j, b in right.items() if i != j]
     return Bound(
         joint={name: sum(bound.joint[name] for bound in bounds) / len(bounds) for name in bounds[0].joint},
         marginal={name: sum(bound.marginal[name] for bound in bounds) / len(bounds) for name in bounds[0].marginal},
     )
+
+
+def named_views(view_a: Tensor, view_b: Tensor, local_views: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The views by name."""
+    return {"a": view_a, "b": view_b} | {f"local_{i}": view for i, view in enumerate(local_views)}
 
 
 def pretraining_output(bound: Bound, embeddings_a: Tensor, embeddings_b: Tensor) -> MIPreTrainingOutput:

@@ -1,10 +1,21 @@
-"""JMI, joint maximisation: one shared branch, both views with gradient, an explicit marginal term."""
+"""JMI, joint maximisation: one shared branch, every view with gradient, an explicit marginal term."""
+
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from .configuration import JMIConfig
-from .distributed import gather
-from .modeling_base import EncoderModel, MIPreTrainingOutput, MISSLForPreTraining, pretraining_output
+from .modeling_base import (
+    Embeddings,
+    EncoderModel,
+    MIPreTrainingOutput,
+    MISSLForPreTraining,
+    Sides,
+    gather_all,
+    mean_bound,
+    named_views,
+    pretraining_output,
+)
 
 
 class JMIModel(EncoderModel):
@@ -27,8 +38,14 @@ class JMIForPreTraining(MISSLForPreTraining):
         super().__init__(config)
         self.post_init()
 
-    def forward(self, view_a: Tensor, view_b: Tensor) -> MIPreTrainingOutput:
-        """Two views of the same n images, (n, 3, H, W) each, row i with row i."""
-        z_a, z_b = self.embed(view_a), self.embed(view_b)
-        bound = self.objective(gather(z_a), gather(z_b))
-        return pretraining_output(bound, z_a, z_b)
+    def sides(self, view_a: Tensor, view_b: Tensor, local_views: Sequence[Tensor] = (), phase: str = "E") -> Sides:
+        z = {name: self.embed(view) for name, view in named_views(view_a, view_b, local_views).items()}
+        # T(a, b), and each local view with both: T(b, a) would only count the pair twice
+        right = {name: z[name] for name in (("a", "b") if local_views else ("b",))}
+        return {name: z[name] for name in z if name != "b"}, right
+
+    def compare(self, left: Embeddings, right: Embeddings, phase: str = "E") -> MIPreTrainingOutput:
+        bound = mean_bound(self.objective, gather_all(left), gather_all(right), draw=self.draws)
+        if self.training:
+            self.draws += 1
+        return pretraining_output(bound, left["a"], right["b"])

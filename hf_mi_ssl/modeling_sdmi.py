@@ -4,22 +4,29 @@ E-step: θ ascends L(f_θ, sg g_ξ). M-step: ξ is reset to θ, follows it, or a
 """
 
 import contextlib
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .configuration import SDMIConfig
-from .distributed import gather
+from .distributed import each_group_back, each_group_from_all
 from .encoders import build_encoder
 from .modeling_base import (
+    Embeddings,
     EncoderModel,
     MIPreTrainingOutput,
     MISSLForPreTraining,
+    Sides,
     build_projector,
+    gather_all,
     mean_bound,
+    named_views,
     pretraining_output,
 )
-from .nn.heads import Predictor
+from .nn.assignment import build_assignment
+from .nn.heads import Predictor, Prototypes
+from .nn.queue import Queue
 from .nn.target import TARGETS, ResetTarget
 
 
@@ -43,42 +50,60 @@ class SDMIForPreTraining(MISSLForPreTraining):
 
     def __init__(self, config: SDMIConfig):
         super().__init__(config)
-        width = config.predictor_hidden_size
-        self.predictor = None if width is None else Predictor(config.projection_size, width)
+        size, width, count = config.projection_size, config.predictor_hidden_size, config.num_prototypes
+        self.predictor = None if width is None else Predictor(size, width)
+        self.prototypes = None if count is None else Prototypes(size, count)
+        self.queue = None if config.queue_size is None else Queue(config.queue_size, size)
+        self.assignment = build_assignment(config.target_assignment, config.target_temperature, count, self.queue)
         if config.target == "reset":
             self.target = ResetTarget()
         else:
-            self.target = TARGETS[config.target](build_encoder(config.encoder_config), build_projector(config))
+            prototypes = None if count is None else Prototypes(size, count)
+            self.target = TARGETS[config.target](
+                build_encoder(config.encoder_config), build_projector(config), prototypes
+            )
         self.phases = self.target.phases
         self._target_has_begun = False
         self.post_init()
 
-    def forward(self, view_a: Tensor, view_b: Tensor, phase: str = "E") -> MIPreTrainingOutput:
-        """Two views of the same n images, (n, 3, H, W) each, row i with row i.
-
-        In phase "E" only the online branch and the predictor receive gradients, in phase "M" only the target.
-        """
-        both = self.config.symmetric
+    def sides(self, view_a: Tensor, view_b: Tensor, local_views: Sequence[Tensor] = (), phase: str = "E") -> Sides:
+        # In phase "E" only the online branch and its heads receive gradients, in phase "M" only the target.
+        views = named_views(view_a, view_b, local_views)
+        targets = ("a", "b") if self.config.symmetric else ("b",)
+        predicted = [name for name in views if name != "b" or self.config.symmetric]
+        embedded = views if not self.target.has_own_encoder else predicted
         with _held_fixed(phase == "M"):
-            z_a = self.embed(view_a)
-            z_b = self.embed(view_b) if both or not self.target.has_own_encoder else None
-            p_a = self._predict(z_a)
-            p_b = self._predict(z_b) if both else None
+            z = {name: self.embed(views[name]) for name in embedded}
+            left = {name: self._on_prototypes(self._predict(z[name])) for name in predicted}
         with _held_fixed(phase == "E"):
-            t_b = self.target(view_b, z_b)
-            t_a = self.target(view_a, z_a) if both else None
+            right = {name: self._target(views[name], z.get(name)) for name in targets}
+        return left, right
 
-        orders = [(p_a, t_b), (p_b, t_a)] if both else [(p_a, t_b)]
+    def compare(self, left: Embeddings, right: Embeddings, phase: str = "E") -> MIPreTrainingOutput:
         if phase == "E":
-            orders = [(p, t.detach()) for p, t in orders]  # the stop-gradient on g_ξ
+            fixed, moving = {name: t.detach() for name, t in right.items()}, left  # the stop-gradient on g_ξ
+            p, t = gather_all(moving), gather_all(fixed)
         else:
-            orders = [(p.detach(), t) for p, t in orders]  # the stop-gradient on f_θ
-        bound = mean_bound([self.objective(gather(p), gather(t)) for p, t in orders])
-        return pretraining_output(bound, z_a, t_b)
+            fixed, moving = {name: p.detach() for name, p in left.items()}, right  # the stop-gradient on f_θ
+            p, t = gather_all(fixed), gather_all(moving)
+        assigned = {name: self.assignment(target) for name, target in t.items()}
+        negatives = None if self.queue is None else self.queue.embeddings.clone()  # backward needs them as they are
+        bound = mean_bound(self.objective, p, assigned, negatives=negatives, draw=self.draws)
+        if self.training:
+            self.draws += 1
+            self.assignment.observe(*t.values())
+            if self.queue is not None:
+                self.queue.push(t["b"])
+        return pretraining_output(bound, left["a"], right["b"])
 
     def phases_at(self, step: int) -> tuple[str, ...]:
         """The phases of training step 0, 1, …: the M-step comes every `m_step_every` steps."""
         return self.phases if (step + 1) % self.config.m_step_every == 0 else ("E",)
+
+    @property
+    def online(self) -> tuple[nn.Module, ...]:
+        """The modules that a target of its own has too: encoder, projector and, where there are, prototypes."""
+        return (self.encoder, self.projector, *([] if self.prototypes is None else [self.prototypes]))
 
     @property
     def branches(self) -> dict:
@@ -89,7 +114,7 @@ class SDMIForPreTraining(MISSLForPreTraining):
     def update_target(self, momentum: float | None = None) -> None:
         """The M-step of targets that follow the online branch; `momentum` defaults to the column's value."""
         momentum = self.config.target_momentum if momentum is None else momentum
-        self.target.follow((self.encoder, self.projector), momentum)
+        self.target.follow(self.online, momentum)
 
     @torch.no_grad()
     def tie_weights(self, missing_keys: set[str] | None = None, recompute_mapping: bool = True) -> None:
@@ -101,7 +126,7 @@ class SDMIForPreTraining(MISSLForPreTraining):
         own = {f"target.{name}" for name in self.target.state_dict()}
         absent = not self._target_has_begun if missing_keys is None else own <= missing_keys
         if absent and self.config.target_init == "same":
-            self.target.copy_from((self.encoder, self.projector))
+            self.target.copy_from(self.online)
             if missing_keys is not None:
                 missing_keys.difference_update(own)
         self.target.requires_grad_(self.config.target == "gradient")
@@ -109,6 +134,19 @@ class SDMIForPreTraining(MISSLForPreTraining):
 
     def _predict(self, z: Tensor) -> Tensor:
         return z if self.predictor is None else self.predictor(z)
+
+    def _on_prototypes(self, z: Tensor) -> Tensor:
+        return z if self.prototypes is None else self.prototypes(z)
+
+    def _target(self, view: Tensor, z: Tensor | None) -> Tensor:
+        if not self.target.has_own_encoder:
+            return self._on_prototypes(self.target(view, z))
+        group = self.config.batch_norm_group_size
+        if group is None or self.target.phases != ("E",) or not self.training:
+            return self.target(view)
+        # The target's groups hold other images than the online branch's: batch statistics would tell positives apart
+        # (shuffling batch norm, MoCo arXiv 1911.05722 §3.3).
+        return each_group_back(self.target(each_group_from_all(view, group)), group)
 
 
 def _held_fixed(fixed: bool) -> contextlib.AbstractContextManager:

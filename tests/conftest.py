@@ -16,6 +16,8 @@ from hf_mi_ssl.methods import METHODS
 torch.set_num_threads(1)  # forked processes must find no thread pool in use, and small tensors need none
 
 SMALL = {"projector_hidden_size": 24, "projection_size": 16}
+# Columns that only some rows have, at a size for tests
+SMALLER = {"predictor_hidden_size": 8, "queue_size": 20, "num_prototypes": 10, "batch_norm_group_size": 4}
 
 
 def small_config(method: str, **columns):
@@ -24,9 +26,8 @@ def small_config(method: str, **columns):
         depths=[1, 1], hidden_sizes=[8, 16], embedding_size=8, layer_type="basic", downsample_in_first_stage=False
     )
     config_class = SDMIConfig if METHODS[method].paradigm == "sdmi" else JMIConfig
-    if "predictor_hidden_size" in METHODS[method].columns:
-        columns = {"predictor_hidden_size": 8} | columns
-    return config_class.from_method(method, **({"encoder_config": encoder} | SMALL | columns))
+    smaller = {name: value for name, value in SMALLER.items() if name in METHODS[method].columns}
+    return config_class.from_method(method, **({"encoder_config": encoder} | SMALL | smaller | columns))
 
 
 def small_model(method: str, seed: int = 0, **columns):

@@ -39,7 +39,7 @@ def test_an_unknown_column_is_refused_with_the_nearest_one(build):
         ({"joint": {}}, "needs a joint term"),
         ({"target": "emma"}, "target"),
         ({"target_momentum": 1.5}, "between 0 and 1"),
-        ({"m_step_every": 0}, "at least 1"),
+        ({"m_step_every": 0}, "above 0"),
         ({"predictor_hidden_size": 0}, "above 0"),
     ],
 )

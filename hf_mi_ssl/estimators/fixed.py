@@ -27,9 +27,7 @@ _Z95 = 1.959964
 def _cosines(z_a: Tensor, z_b: Tensor) -> Tensor:
     """The (N, N) cosines of (N, D) and (N, D) embeddings, in float32 or wider."""
     if z_a.ndim != 2 or z_a.shape != z_b.shape or len(z_a) < 2:
-        raise UserError(
-            f"pairs need two (N, D) tensors of one shape, N ≥ 2; got {tuple(z_a.shape)} and {tuple(z_b.shape)}"
-        )
+        raise UserError(f"pairs need two (N, D) tensors of one shape, N ≥ 2; got {[*z_a.shape]} and {[*z_b.shape]}")
     if not (z_a.isfinite().all() and z_b.isfinite().all()):
         raise UserError("embeddings hold NaN or infinity, so mutual information is undefined; check the checkpoint")
     with torch.autocast(z_a.device.type, enabled=False):

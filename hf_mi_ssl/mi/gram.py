@@ -1,4 +1,4 @@
-"""Second moments on the cheaper side: what D × D matrices say of N points, N × N matrices of inner products say too."""
+"""Second moments on the cheaper side: what a D × D matrix says of N points, their N × N inner products say too."""
 
 import torch
 from torch import Tensor

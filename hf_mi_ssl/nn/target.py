@@ -1,7 +1,7 @@
 """The M-step: how the target branch g_ξ moves. JMI has none.
 
-A target maps a view to its embedding, given the online embedding of the same view, and says in `phases` which steps a
-training step is made of: "E" ascends in θ with ξ fixed, "M" ascends in ξ with θ fixed.
+A target maps a view to its embedding (its scores, where there are prototypes), given the online branch's of the same
+view, and says in `phases` which steps a training step is made of: "E" ascends in θ with ξ fixed, "M" in ξ with θ fixed.
 """
 
 from collections.abc import Iterable
@@ -29,13 +29,15 @@ class GradientTarget(nn.Module):
     phases = ("E", "M")
     has_own_encoder = True
 
-    def __init__(self, encoder: nn.Module, projector: nn.Module):
+    def __init__(self, encoder: nn.Module, projector: nn.Module, prototypes: nn.Module | None = None):
         super().__init__()
         self.encoder = encoder
         self.projector = projector
+        self.prototypes = prototypes
 
     def forward(self, view: Tensor, online_embedding: Tensor | None = None) -> Tensor:
-        return self.projector(self.encoder(view).pooler_output.flatten(1))
+        z = self.projector(self.encoder(view).pooler_output.flatten(1))
+        return z if self.prototypes is None else self.prototypes(z)
 
     def follow(self, online: Iterable[nn.Module], momentum: float) -> None:
         """Nothing to move: the M-step has done it."""

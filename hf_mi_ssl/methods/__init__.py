@@ -1,0 +1,21 @@
+"""THE TABLE: one row of data per method. `python -m hf_mi_ssl.methods` prints it, `… simclr` prints one in full."""
+
+from . import sdmi_rows, jmi_rows  # isort: skip  # the order of the table
+from .printing import describe, main, markdown_table, summary
+from .registry import METHODS, Method, formulas, get_method, jmi, kind_of, sdmi
+
+__all__ = [
+    "METHODS",
+    "Method",
+    "describe",
+    "formulas",
+    "get_method",
+    "jmi",
+    "jmi_rows",
+    "kind_of",
+    "main",
+    "markdown_table",
+    "sdmi",
+    "sdmi_rows",
+    "summary",
+]

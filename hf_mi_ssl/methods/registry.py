@@ -1,0 +1,91 @@
+"""What a row is, and all of them by name: `METHODS`. A row is added by calling `sdmi(…)` or `jmi(…)`.
+
+A row gives the columns of `SDMIConfig` or `JMIConfig` in which the method differs from their defaults. Weights are
+{term: weight}, so a row is JSON, an ablation is a deleted key, and every logged curve has its term's name.
+"""
+
+import inspect
+from dataclasses import dataclass, field
+
+from ..errors import unknown
+from ..mi import CRITICS, JOINT_TERMS, MARGINAL_TERMS
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row. `kind` says whether J − M is a lower bound on mutual information; a surrogate's value is not MI.
+
+    `arxiv` names the paper that the method comes from; `relations` says what it equals or how it relates to the rest.
+    """
+
+    name: str
+    paradigm: str
+    arxiv: str
+    kind: str
+    relations: str
+    columns: dict = field(default_factory=dict)
+
+    @property
+    def formula(self) -> str:
+        """The objective in one line, from the names and weights of its terms."""
+        joint = " + ".join(_weighted(name, weight) for name, weight in self.columns["joint"].items())
+        marginal = " − ".join(_weighted(name, weight) for name, weight in self.columns["marginal"].items())
+        if marginal:
+            return f"{joint} − {marginal}"
+        return f"{joint}, the predictor in place of M" if "predictor_hidden_size" in self.columns else joint
+
+
+def _weighted(name: str, weight: float) -> str:
+    return name if weight == 1 else f"{weight:g} {name}"
+
+
+METHODS: dict[str, Method] = {}
+
+
+def _row(paradigm: str, name: str, arxiv: str, kind: str, relations: str, columns: dict) -> None:
+    if kind not in ("bound", "surrogate"):
+        raise ValueError(f"method {name!r} must be a 'bound' or a 'surrogate', not {kind!r}")
+    METHODS[name] = Method(name, paradigm, arxiv, kind, relations, columns)
+
+
+def sdmi(name: str, arxiv: str, kind: str, relations: str, **columns) -> None:
+    """Add a row of self-distillation: two branches, a stop-gradient, the target moved in an M-step."""
+    _row("sdmi", name, arxiv, kind, relations, columns)
+
+
+def jmi(name: str, arxiv: str, kind: str, relations: str, **columns) -> None:
+    """Add a row of joint maximisation: one shared branch, an explicit marginal term."""
+    _row("jmi", name, arxiv, kind, relations, columns)
+
+
+def get_method(name: str) -> Method:
+    """The row of that name.
+
+    Raises:
+        UserError: if there is none; the text gives the nearest name.
+    """
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    return METHODS[name]
+
+
+def formula_of(term: object) -> str:
+    """The first line of a term's or critic's docstring, which is its formula."""
+    return inspect.getdoc(term).splitlines()[0]
+
+
+def formulas(critic: str, joint: dict, marginal: dict) -> dict[str, str]:
+    """The formula of the critic and of each of the terms, by name."""
+    sources = {critic: CRITICS[critic]}
+    sources |= {name: JOINT_TERMS[name] for name in joint}
+    sources |= {name: MARGINAL_TERMS[name] for name in marginal}
+    return {name: formula_of(source) for name, source in sources.items()}
+
+
+def kind_of(method: str, joint: dict, marginal: dict, predictor: bool) -> str:
+    """Whether J − M of these columns is a `bound`: only if they are the columns of a row that is one. A critic and a
+    temperature of one's own keep a bound a bound; other terms, other weights or a predictor need not."""
+    row = get_method(method)
+    same = (joint, marginal) == (row.columns["joint"], row.columns["marginal"])
+    same = same and predictor == ("predictor_hidden_size" in row.columns)
+    return "bound" if row.kind == "bound" and same else "surrogate"
