@@ -17,7 +17,7 @@ torch.set_num_threads(1)  # forked processes must find no thread pool in use, an
 
 SMALL = {"projector_hidden_size": 24, "projection_size": 16}
 # Columns that only some rows have, at a size for tests
-SMALLER = {"predictor_hidden_size": 8, "queue_size": 20, "num_prototypes": 10, "batch_norm_group_size": 4}
+SMALLER = {"predictor_hidden_size": 8, "queue_size": 20, "num_prototypes": 10, "batch_norm_group_size": 2}
 
 
 def small_config(method: str, **columns):

@@ -180,4 +180,4 @@ def an_unknown_batch_norm(rank, world):
 
 
 def test_a_batch_norm_of_an_unknown_kind_is_refused_rather_than_left_local():
-    assert run_processes(2, an_unknown_batch_norm)[0].startswith("Mine has no form for several processes")
+    assert run_processes(2, an_unknown_batch_norm)[0].startswith("Mine has no global or split form")

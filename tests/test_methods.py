@@ -41,7 +41,7 @@ def test_only_the_terms_of_a_bound_are_called_a_bound(method):
         config = small_config(method, **columns)
         assert config.kind == "surrogate"
         assert set(config.formulas) == {config.critic, *config.joint, *config.marginal}
-    if METHODS[method].paradigm == "sdmi":
+    if METHODS[method].paradigm == "sdmi" and "predictor_hidden_size" not in METHODS[method].columns:
         assert small_config(method, predictor_hidden_size=8).kind == "surrogate"
 
 
@@ -103,7 +103,7 @@ def test_swapping_the_views_changes_nothing_where_the_row_is_symmetric(method, v
 def test_bf16_autocast_gives_the_bound_of_the_same_embeddings(method, views):
     model = small_model(method)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        outputs = forward(model, *views)
+        outputs = forward(copy.deepcopy(model), *views)
     assert outputs.loss.dtype == torch.float32
     torch.testing.assert_close(outputs.loss, forward(model, *views).loss, rtol=0.1, atol=0.1)
 
@@ -123,7 +123,7 @@ def test_training_on_separable_clusters_raises_the_value(method):
     generator = torch.Generator().manual_seed(0)
     centres = 2 * torch.randn(4, 3, 8, 8, generator=generator)
     model = small_model(method)
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     values = []
     for _ in range(40):
         x = centres[torch.randint(4, (32,), generator=generator)]
@@ -136,7 +136,7 @@ def test_training_on_separable_clusters_raises_the_value(method):
         if hasattr(model, "update_target"):
             model.update_target(0.9)
         values.append(outputs.value.item())
-    assert sum(values[-5:]) / 5 > sum(values[:5]) / 5 + 0.1
+    assert sum(values[-5:]) / 5 > sum(values[1:6]) / 5 + 0.1  # at the first step, a queue holds random directions
 
 
 # The rows against their papers

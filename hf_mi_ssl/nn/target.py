@@ -1,7 +1,7 @@
 """The M-step: how the target branch g_ξ moves. JMI has none.
 
-A target maps a view to its embedding (its scores, where there are prototypes), given the online branch's of the same
-view, and says in `phases` which steps a training step is made of: "E" ascends in θ with ξ fixed, "M" in ξ with θ fixed.
+A target maps a view to its embedding (its scores, where there are prototypes), given those of the online branch, and
+says in `phases` which steps a training step is made of: "E" ascends in θ with ξ fixed, "M" ascends in ξ with θ fixed.
 """
 
 from collections.abc import Iterable
