@@ -38,7 +38,7 @@ from hf_mi_ssl.training import (
     step_record,
     write_json,
 )
-from hf_mi_ssl.views import TwoViews, view_recipe
+from hf_mi_ssl.views import RandomViews, view_recipes
 
 CARD = Path(__file__).resolve().parent.parent / "model_cards" / "pretraining_card.md"
 
@@ -63,8 +63,9 @@ def main(args: PretrainingArguments) -> None:
     state = TrainingState(args, plan, accelerator, model=model, optimizer=optimizer)
     start = state.resume(args.resume_from_checkpoint)
     log = MetricsLog(output_dir / "metrics.jsonl", start, accelerator)
-    recipe = view_recipe(args.image_size)
-    views, evaluation = TwoViews(recipe, args.seed), Evaluation(train, held, recipe, args.seed)
+    recipes = view_recipes(args.views, args.image_size)
+    views = RandomViews(recipes, args.seed, args.local_views, args.local_view_size)
+    evaluation = Evaluation(train, held, recipes, args.seed)
     announce(args, plan, accelerator, model, train, held, start)
     log.evaluate(start, plan, evaluation, model)
 
@@ -93,7 +94,7 @@ def main(args: PretrainingArguments) -> None:
 
     # Publish: everything that loads elsewhere, then what came out beside pixels and the same encoder at random.
     if accelerator.is_main_process:
-        export_encoder(model.encoder, output_dir, image_size=args.image_size, mean=recipe.mean, std=recipe.std)
+        export_encoder(model.encoder, output_dir, image_size=args.image_size, mean=recipes[0].mean, std=recipes[0].std)
         export_pretraining(model, output_dir)
     random = build_seeded(args.seed, SDMIForPreTraining, config).to(device)
     evaluations = evaluation.measure(model.branches, random.branches, mutual_information=args.mi_steps != 0)

@@ -32,6 +32,9 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_
         (["--weight_decay", "-1"], "--weight_decay must not be negative"),
         (["--per_device_train_batch_size", "1"], "at least 2"),
         (["--mixed_precision", "fp8"], "invalid choice: 'fp8'"),
+        (["--views", "byl"], "argument --views: invalid choice: 'byl'"),
+        (["--local_views", "-1"], "--local_views must not be negative"),
+        (["--local_views", "2", "--local_view_size", "0"], "--local_view_size must be above 0"),
         (["--set", "temperature"], "--set takes KEY=VALUE, got 'temperature'"),
         (["--set", "joint={"], "cannot read the value"),
         (["--set", "encoder_config=3"], "use --encoder"),
@@ -85,6 +88,15 @@ def test_the_identity_of_a_run_leaves_out_where_it_reads_and_writes():
     assert one == parse("--output_dir", "b", "--per_device_train_batch_size", 128, "--data_dir", "moved").identity()
     assert one != parse("--seed", 1).identity()
     assert one != parse("--set", "temperature=1").identity()
+    assert one != parse("--views", "byol").identity()
+    assert one != parse("--local_views", 2).identity()
+
+
+def test_the_size_of_local_views_is_to_the_image_as_96_is_to_224():
+    sizes = {size: parse("--local_views", 4, "--image_size", size).local_view_size for size in (8, 32, 64, 96, 224)}
+    assert sizes == {8: 8, 32: 16, 64: 24, 96: 40, 224: 96}
+    assert parse("--local_views", 4, "--local_view_size", 98).local_view_size == 98
+    assert parse("--local_view_size", 0).local_views == 0  # nothing is made of that size
 
 
 def test_the_plan_counts_steps_and_says_what_follows_each():

@@ -7,16 +7,19 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
-from hf_mi_ssl.errors import UserError
-from hf_mi_ssl.views import IMAGENET_MEAN, IMAGENET_STD, TwoViews, ViewRecipe, clean_view, view_recipe
+from hf_mi_ssl.views import IMAGENET_MEAN, IMAGENET_STD, RandomViews, ViewRecipe, clean_view, view_recipes
 from hf_mi_ssl.views.draws import draw_parameters
 
-EVERYTHING = replace(view_recipe(24), blur=0.5, blur_kernel=5, solarize=0.3)
+EVERYTHING = replace(view_recipes("moco", 24)[0], blur=0.5, blur_kernel=5, solarize=0.3)
 
 
 def random_images(n: int, height: int, width: int) -> torch.Tensor:
     shape = (n, 3, height, width)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def two_views(recipe: ViewRecipe = EVERYTHING, seed: int = 0) -> RandomViews:
+    return RandomViews((recipe, recipe), seed)
 
 
 def uniforms(n: int, low: float, high: float, seed: int = 1) -> torch.Tensor:
@@ -96,7 +99,7 @@ def numbers(p) -> torch.Tensor:
     return torch.cat((torch.stack([c.double() for c in columns]), p.factors.T.double(), p.order[:, :3].T.double()))
 
 
-@pytest.mark.parametrize("other", [{"view": 1}, {"epoch": 1}, {"seed": 1}])
+@pytest.mark.parametrize("other", [{"view": 1}, {"view": 2}, {"view": 9}, {"epoch": 1}, {"seed": 1}])
 def test_views_epochs_and_seeds_are_independent(other):
     a, b = numbers(draw()), numbers(draw(**other))
     correlation = torch.corrcoef(torch.cat((a, b)))[: len(a), len(a) :]
@@ -111,7 +114,7 @@ def test_the_parameters_of_one_view_are_independent_of_each_other():
     assert (torch.corrcoef(ours) - torch.eye(len(ours))).abs().max() < 4.5 / 4000**0.5
 
 
-# TwoViews is a pure function of (seed, epoch, image index, view)
+# A view is a pure function of (seed, epoch, image index, view)
 
 
 @pytest.mark.parametrize(
@@ -123,15 +126,18 @@ def test_a_view_is_the_same_to_the_last_bit_in_every_batch(height, width, size, 
     torch.set_num_threads(threads)
     try:
         n = 50
-        two_views = TwoViews(replace(EVERYTHING, size=size, blur_kernel=7), seed=3)
+        recipe = replace(EVERYTHING, size=size, blur_kernel=7)
+        views = RandomViews((recipe, replace(recipe, solarize=0.8)), seed=3, num_local=2, local_size=size)
         images, indices = random_images(n, height, width), torch.arange(n) + 10_000
-        whole = torch.stack(two_views(images, 2, indices))
+
+        def make(rows):
+            view_a, view_b, local_views = views(images[rows], 2, indices[rows])
+            return torch.stack([view_a, view_b, *local_views])
+
+        whole = make(torch.arange(n))
         order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
-        shuffled = torch.stack(two_views(images[order], 2, indices[order]))
-        assert torch.equal(shuffled, whole[:, order])
-        for rows in (order[:1], order[1:3], order[3:8], order[8:41], torch.arange(n)[49:]):
-            part = torch.stack(two_views(images[rows], 2, indices[rows]))
-            assert torch.equal(part, whole[:, rows])
+        for rows in (order, order[:1], order[1:3], order[3:8], order[8:41], torch.arange(n)[49:]):
+            assert torch.equal(make(rows), whole[:, rows])
     finally:
         torch.set_num_threads(before)
 
@@ -140,9 +146,9 @@ def test_the_two_views_the_epochs_and_the_seeds_differ():
     images, indices = random_images(1, 24, 24).expand(8, -1, -1, -1), torch.arange(8)
     views = torch.cat(
         [
-            *TwoViews(EVERYTHING, 0)(images, 0, indices),
-            *TwoViews(EVERYTHING, 0)(images, 1, indices),
-            *TwoViews(EVERYTHING, 1)(images, 0, indices),
+            *two_views()(images, 0, indices),
+            *two_views()(images, 1, indices),
+            *two_views(seed=1)(images, 0, indices),
         ]
     )
     assert len(torch.unique(views, dim=0)) == 48
@@ -151,16 +157,16 @@ def test_the_two_views_the_epochs_and_the_seeds_differ():
 def test_the_ambient_generator_is_neither_read_nor_moved():
     images, indices = random_images(4, 24, 24), torch.arange(4)
     state = torch.get_rng_state()
-    first = TwoViews(EVERYTHING, 0)(images, 0, indices)
+    first = two_views()(images, 0, indices)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(12345)
-    assert torch.equal(torch.stack(TwoViews(EVERYTHING, 0)(images, 0, indices)), torch.stack(first))
+    assert torch.equal(torch.stack(two_views()(images, 0, indices)), torch.stack(first))
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (48, 20), (7, 60)])
 def test_views_are_normalised_float32_of_the_recipes_size(height, width):
     images, indices = random_images(5, height, width), torch.arange(5)
-    views = [*TwoViews(EVERYTHING, 0)(images, 0, indices), clean_view(images, EVERYTHING)]
+    views = [*two_views()(images, 0, indices), clean_view(images, EVERYTHING)]
     low, high = ((torch.tensor(v) - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD) for v in (0.0, 1.0))
     for view in views:
         assert view.shape == (5, 3, 24, 24)
@@ -173,9 +179,9 @@ def test_views_are_normalised_float32_of_the_recipes_size(height, width):
 
 def test_autocast_does_not_reach_the_pixels():
     images, indices = random_images(4, 24, 24), torch.arange(4)
-    expected = TwoViews(EVERYTHING, 0)(images, 0, indices)
+    expected = two_views()(images, 0, indices)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        actual = TwoViews(EVERYTHING, 0)(images, 0, indices)
+        actual = two_views()(images, 0, indices)
     assert torch.equal(torch.stack(actual), torch.stack(expected))
 
 
@@ -185,13 +191,13 @@ def test_uint8_and_float_images_give_the_same_views_and_stay_as_they_were():
     copies = images.clone(), as_float.clone()
     plain = ViewRecipe(size=24, jitter_probability=0.0)
     for recipe in (EVERYTHING, plain):
-        two_views = TwoViews(recipe, 0)
-        assert torch.equal(torch.stack(two_views(images, 0, indices)), torch.stack(two_views(as_float, 0, indices)))
+        views = two_views(recipe)
+        assert torch.equal(torch.stack(views(images, 0, indices)), torch.stack(views(as_float, 0, indices)))
         assert torch.equal(clean_view(images, recipe), clean_view(as_float, recipe))
     assert torch.equal(images, copies[0])
     assert torch.equal(as_float, copies[1])
     with pytest.raises(TypeError, match="uint8 or floating point"):
-        TwoViews(plain, 0)(images.long(), 0, indices)
+        two_views(plain)(images.long(), 0, indices)
 
 
 def test_a_view_is_torchvisions_with_the_same_parameters():
@@ -209,34 +215,6 @@ def test_a_view_is_torchvisions_with_the_same_parameters():
         clear.append((x - 0.5).abs() > 1e-4)  # at the threshold of solarize, rounding decides
         x = tv.solarize(x, 0.5) if p.solarize[i] else x
         expected.append(tv.normalize(x, IMAGENET_MEAN, IMAGENET_STD))
-    actual, clear = TwoViews(EVERYTHING, 7)(images, 0, torch.arange(40))[1], torch.stack(clear)
+    actual, clear = two_views(seed=7)(images, 0, torch.arange(40))[1], torch.stack(clear)
     assert clear.double().mean() > 0.99
     torch.testing.assert_close(actual[clear], torch.stack(expected)[clear], rtol=0, atol=1e-4)
-
-
-# Recipes
-
-
-def test_each_size_takes_the_published_recipe_of_the_nearest():
-    assert [view_recipe(size).blur for size in (16, 32, 64, 79, 81, 96, 160, 224, 384)] == [0] * 4 + [0.5] * 5
-    assert [view_recipe(size).blur_kernel for size in (32, 96, 224)] == [3, 9, 23]
-    assert all(view_recipe(size).size == size for size in (1, 28, 33, 224))
-
-
-@pytest.mark.parametrize(
-    ("columns", "said"),
-    [
-        ({"size": 0}, "at least 1 pixel"),
-        ({"flip": 1.5}, "flip must be a probability"),
-        ({"crop_scale": (1.0, 0.2)}, "crop_scale must be a range"),
-        ({"blur_sigma": (0.0, 2.0)}, "blur_sigma must be a range"),
-        ({"hue": 0.6}, "hue at most 0.5"),
-        ({"blur_kernel": 4}, "blur_kernel must be odd"),
-        ({"blur_kernel": 65}, "blur_kernel must be odd and below"),
-    ],
-)
-def test_a_recipe_that_makes_no_sense_is_refused(columns, said):
-    with pytest.raises(UserError, match=said):
-        replace(view_recipe(32), **columns)
-    with pytest.raises(UserError, match="image size"):
-        view_recipe(-3)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from ..data import Part
 from ..distributed import gather, num_processes, process_index
 from ..estimators import MIEstimate, track
-from ..views import TwoViews, ViewRecipe, clean_view
+from ..views import RandomViews, ViewRecipe, clean_view
 from .knn import KNN_PROTOCOL, knn_predict
 from .linear_probe import accuracy_interval, linear_probe
 from .spectrum import effective_rank, embedding_std, rankme
@@ -30,7 +30,8 @@ class Evaluation:
     """Measures models on `held`, with `train` for what the kNN and the linear probe learn from.
 
     Args:
-        recipe: its size and normalisation make the clean views, the whole of it the two views for MI.
+        recipes: those of the run's two views, which are the two views for MI; size and normalisation of the first
+            make the clean views.
         tracked: the most images that `track` looks at, on either side.
         pairs: the most pairs of views that MI and spectrum are measured on.
     """
@@ -39,15 +40,15 @@ class Evaluation:
         self,
         train: Part,
         held: Part,
-        recipe: ViewRecipe,
+        recipes: tuple[ViewRecipe, ViewRecipe],
         seed: int,
         batch_size: int = 512,
         tracked: int = 4096,
         pairs: int = 2048,
     ):
-        self.held, self.recipe, self.seed, self.batch_size = held, recipe, seed, batch_size
+        self.held, self.recipe, self.seed, self.batch_size = held, recipes[0], seed, batch_size
         self.pairs = held.sample(pairs, seed)
-        self.views = TwoViews(recipe, seed)
+        self.views = RandomViews(recipes, seed)
         self.parts = train.labelled(), held.labelled()  # empty where the data set has no labels
         self.labelled = all(map(len, self.parts))
         if self.labelled:

@@ -9,6 +9,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from ..errors import UserError
+from ..views import VIEW_RECIPES
 
 
 def _flag(help: str, default=None, **more):
@@ -30,7 +31,11 @@ class PretrainingArguments:
     # the encoder
     encoder: str = _flag("an encoder by name, or timm/<name>, initialised at random", "resnet_tiny")
     init_from: str | None = _flag("continue from this encoder instead: a Hub id or a local directory")
+    # the views
     image_size: int = _flag("side of the views in pixels", 64)
+    views: str = _flag("published recipe that the two views are drawn from", "moco", choices=[*VIEW_RECIPES])
+    local_views: int = _flag("small views of each image beside the two", 0)
+    local_view_size: int | None = _flag("side of local views in pixels; default: about 3/7 of --image_size")
     # the data
     dataset_name: str = _flag("Hub id, local directory, imagefolder, parquet, or shapes (embedded)", "shapes")
     data_files: list[str] = _pairs("files of a split, e.g. train=a.parquet test=b.parquet, or train='[a, b]'")
@@ -67,9 +72,15 @@ class PretrainingArguments:
                      "max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "eval_steps"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise UserError(f"--{name} must be above 0, got {getattr(self, name)}")
-        for name in ("learning_rate", "weight_decay", "warmup_epochs", "mi_steps", "dataloader_num_workers"):
+        for name in ("learning_rate", "weight_decay", "warmup_epochs", "mi_steps", "dataloader_num_workers",
+                     "local_views"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise UserError(f"--{name} must not be negative, got {getattr(self, name)}")
+        if self.local_views and self.local_view_size is None:
+            # As 96 is to 224 in DINO (arXiv 2104.14294), and a whole number of patches of 8.
+            self.local_view_size = max(8, 8 * round(self.image_size * 3 / 56))
+        if self.local_views and self.local_view_size <= 0:
+            raise UserError(f"--local_view_size must be above 0, got {self.local_view_size}")
         if self.per_device_train_batch_size < 2:
             raise UserError("--per_device_train_batch_size must be at least 2: a batch of one has no negative pairs")
 

@@ -1,41 +1,63 @@
-"""Views: two random augmentations of a batch of images, as tensor code on the device that the images are on."""
+"""Views: random augmentations of a batch of images, as tensor code on the device that the images are on."""
 
 import torch
 from torch import Tensor
 
 from . import operations
 from .draws import ViewParameters, draw_parameters
-from .recipes import IMAGENET_MEAN, IMAGENET_STD, ViewRecipe, view_recipe
+from .recipes import IMAGENET_MEAN, IMAGENET_STD, VIEW_RECIPES, ViewRecipe, local_recipe, view_recipes
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "TwoViews", "ViewRecipe", "clean_view", "view_recipe"]
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "VIEW_RECIPES",
+    "RandomViews",
+    "ViewRecipe",
+    "clean_view",
+    "local_recipe",
+    "view_recipes",
+]
 
 
-class TwoViews:
-    """Two views of each image, drawn independently from `recipe`.
+class RandomViews:
+    """The views of a training step: two of each image, drawn from two recipes, and `num_local` local ones.
 
-    A view is a pure function of (seed, epoch, image index, which of the two): the batch that an image comes in, its
-    place there, the number of processes and the state of the ambient generator change no bit of it on a CPU.
+    A view is a pure function of (seed, epoch, image index, number of the view): the batch that an image comes in, its
+    place there, the other views, the number of processes and the state of the ambient generator change no bit of it on
+    a CPU.
 
     ```python
-    two_views = TwoViews(view_recipe(32), seed=0)
-    view_a, view_b = two_views(images, epoch=0, indices=torch.arange(len(images)))
+    views = RandomViews(view_recipes("moco", 32), seed=0)
+    view_a, view_b = views(images, epoch=0, indices=torch.arange(len(images)))
     ```
+
+    Args:
+        recipes: of view 0 and view 1.
+        num_local, local_size: how many local views, numbers 2, 3, …, from `local_recipe` of the first recipe, and
+            their height and width in pixels.
     """
 
-    def __init__(self, recipe: ViewRecipe, seed: int):
-        self.recipe = recipe
+    def __init__(
+        self, recipes: tuple[ViewRecipe, ViewRecipe], seed: int, num_local: int = 0, local_size: int | None = None
+    ):
+        self.recipes = [*recipes, *(local_recipe(recipes[0], local_size) for _ in range(num_local))]
         self.seed = seed
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, epoch: int, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, images: Tensor, epoch: int, indices: Tensor
+    ) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, list[Tensor]]:
         """images (n, 3, H, W), uint8 or floating point in [0, 1], number `indices` (n,) of the data set -> two float32
-        (n, 3, size, size), normalised. Indices on the CPU spare images on another device a wait.
+        (n, 3, size, size), normalised, and, if there are local views, the list of them, (n, 3, local_size, local_size)
+        each. Indices on the CPU spare images on another device a wait.
         """
         height, width = images.shape[2:]
-        parameters = (draw_parameters(self.recipe, height, width, self.seed, epoch, indices, view) for view in (0, 1))
         images = operations.to_unit_range(images)
-        view_a, view_b = (make_view(images, p, self.recipe) for p in parameters)
-        return view_a, view_b
+        view_a, view_b, *local_views = (
+            make_view(images, draw_parameters(recipe, height, width, self.seed, epoch, indices, number), recipe)
+            for number, recipe in enumerate(self.recipes)
+        )
+        return (view_a, view_b, local_views) if local_views else (view_a, view_b)
 
 
 def make_view(images: Tensor, parameters: ViewParameters, recipe: ViewRecipe) -> Tensor:

@@ -41,7 +41,7 @@ class ViewParameters:
 def draw_parameters(
     recipe: ViewRecipe, height: int, width: int, seed: int, epoch: int, indices: Tensor, view: int
 ) -> ViewParameters:
-    """Draw for the images number `indices` (n,) of a data set, of height × width pixels. `view` is 0 or 1."""
+    """Draw for the images number `indices` (n,) of a data set, of height × width pixels, and view number `view`."""
     draws = torch.arange(sum(_WIDTHS.values()))
     table = uniform("view", seed, epoch, indices.cpu().unsqueeze(1), view, draws)  # (n, 34)
     u = dict(zip(_WIDTHS, table.split(list(_WIDTHS.values()), dim=1), strict=True))

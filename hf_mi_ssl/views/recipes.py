@@ -1,8 +1,8 @@
-"""Which views: the distribution of augmentations, and the published one for each image size."""
+"""Which views: the distribution of augmentations, and the published ones by name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ..errors import UserError
+from ..errors import UserError, unknown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -13,7 +13,7 @@ class ViewRecipe:
     """The distribution that views are drawn from; operations are applied in the order of the fields.
 
     The defaults are those of MoCo v2 (arXiv 2003.04297) and SimSiam (arXiv 2011.10566) but for the blur, which depends
-    on the image size: see `view_recipe`. Raises UserError for values that are no probability or no range.
+    on the image size: see `view_recipes`. Raises UserError for values that are no probability or no range.
 
     Args:
         size (`int`): height and width of a view, in pixels.
@@ -64,16 +64,46 @@ class ViewRecipe:
             raise UserError(f"blur_kernel must be odd and below twice the image size, not {self.blur_kernel}")
 
 
-def view_recipe(image_size: int) -> ViewRecipe:
-    """The published recipe for the nearest of 32, 64, 96 and 224 pixels, with `image_size` as its size.
+_BYOL = {"crop_scale": (0.08, 1.0), "saturation": 0.2}
+_DINO = {"crop_scale": (0.4, 1.0), "saturation": 0.2}
+_SIMCLR = {"crop_scale": (0.08, 1.0), "brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2}
 
-    Raises UserError when `image_size` is not positive.
+# What the first and the second view have in place of the defaults of `ViewRecipe`.
+VIEW_RECIPES = {
+    # MoCo v2 (arXiv 2003.04297) and SimSiam (arXiv 2011.10566)
+    "moco": ({"blur": 0.5}, {"blur": 0.5}),
+    # SimCLR (arXiv 2002.05709 §A) on ImageNet; on CIFAR-10 it halves the strength of the jitter (§B.9)
+    "simclr": (_SIMCLR | {"blur": 0.5}, _SIMCLR | {"blur": 0.5}),
+    # BYOL (arXiv 2006.07733, Table 6); the official code of Barlow Twins (arXiv 2103.03230), VICReg (arXiv 2105.04906)
+    # and MoCo v3 (arXiv 2104.02057) has the same, but for crops from 0.2 on when MoCo v3 trains ResNets
+    "byol": (_BYOL | {"blur": 1.0}, _BYOL | {"blur": 0.1, "solarize": 0.2}),
+    # DINO (arXiv 2104.14294): BYOL's, with larger crops because local views cover the small ones
+    "dino": (_DINO | {"blur": 1.0}, _DINO | {"blur": 0.1, "solarize": 0.2}),
+}
+
+
+def view_recipes(name: str, image_size: int) -> tuple[ViewRecipe, ViewRecipe]:
+    """The published recipes `name` of the first and the second view, with `image_size` as their size.
+
+    Raises UserError for an unknown name and when `image_size` is not positive.
     """
-    nearest = min((32, 64, 96, 224), key=lambda size: abs(size - image_size))
-    return ViewRecipe(
-        size=image_size,
-        # Small images are not blurred: CIFAR-10 in SimCLR (arXiv 2002.05709 §B.9) and SimSiam (arXiv 2011.10566 §D).
-        blur=0.5 if nearest >= 96 else 0.0,
-        # A tenth of the image, made odd (arXiv 2002.05709 §A): 23 at 224.
-        blur_kernel=2 * (max(image_size, 0) // 20) + 1,
+    if name not in VIEW_RECIPES:
+        raise unknown("views", name, VIEW_RECIPES)
+    # Small images, nearer to 64 pixels than to 96, are not blurred: CIFAR-10 in SimCLR (arXiv 2002.05709 §B.9) and
+    # SimSiam (arXiv 2011.10566 §D).
+    unblurred = {"blur": 0.0} if image_size <= 80 else {}
+    # A tenth of the image, made odd (arXiv 2002.05709 §A, and BYOL): 23 at 224.
+    kernel = 2 * (max(image_size, 0) // 20) + 1
+    first, second = (
+        ViewRecipe(size=image_size, blur_kernel=kernel, **columns | unblurred) for columns in VIEW_RECIPES[name]
     )
+    return first, second
+
+
+def local_recipe(recipe: ViewRecipe, size: int) -> ViewRecipe:
+    """The recipe of local views, of `size` pixels, beside views from `recipe`: small parts of the image, blurred half
+    of the time if those are blurred at all, never solarized (DINO, arXiv 2104.14294). Raises UserError as they do.
+    """
+    kernel = min(recipe.blur_kernel, 2 * size - 1)
+    blur = 0.5 if recipe.blur else 0.0
+    return replace(recipe, size=size, crop_scale=(0.05, 0.4), blur=blur, blur_kernel=kernel, solarize=0.0)
