@@ -157,6 +157,8 @@ class SDMIConfig(MISSLConfig):
         target_temperature (`float`, *optional*, defaults to 0.05): of `centering` (τ) and `sinkhorn` (ε).
         num_prototypes (`int`, *optional*): K, where embeddings are compared by their cosines with K prototypes.
         queue_size (`int`, *optional*): K target embeddings of earlier batches, as negatives or neighbours.
+        target_shuffle (`bool`, *optional*, defaults to `False`): with `batch_norm_group_size`, make the groups of the
+            target of other images than the online branch's (shuffling batch norm, arXiv 1911.05722 §3.3).
         m_step_every (`int`, *optional*, defaults to 1): E-steps for each M-step. Used by `gradient`.
         symmetric (`bool`, *optional*, defaults to `False`): average over both orders of the views.
         predictor_hidden_size (`int`, *optional*): width of the predictor; none without it.
@@ -174,6 +176,7 @@ class SDMIConfig(MISSLConfig):
     target_temperature: int | float = 0.05
     num_prototypes: int | None = None
     queue_size: int | None = None
+    target_shuffle: bool = False
     m_step_every: int = 1
     symmetric: bool = False
     predictor_hidden_size: int | None = None
@@ -193,6 +196,8 @@ class SDMIConfig(MISSLConfig):
             raise UserError("this row needs a queue: set queue_size, the number of embeddings it holds")
         if self.target == "gradient" and self.target_assignment != "none":
             raise UserError(f"target_assignment={self.target_assignment} has no gradient: set target=ema or reset")
+        if self.target_shuffle and (self.target != "ema" or self.batch_norm_group_size is None):
+            raise UserError("target_shuffle is for target=ema with a batch_norm_group_size: set them, or leave it out")
 
 
 @strict

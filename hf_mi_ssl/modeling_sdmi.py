@@ -141,11 +141,10 @@ class SDMIForPreTraining(MISSLForPreTraining):
     def _target(self, view: Tensor, z: Tensor | None) -> Tensor:
         if not self.target.has_own_encoder:
             return self._on_prototypes(self.target(view, z))
-        group = self.config.batch_norm_group_size
-        if group is None or self.target.phases != ("E",) or not self.training:
+        if not (self.config.target_shuffle and self.training):
             return self.target(view)
-        # The target's groups hold other images than the online branch's: batch statistics would tell positives apart
-        # (shuffling batch norm, MoCo arXiv 1911.05722 §3.3).
+        # Batch statistics that a positive pair shares would tell it apart from the negatives.
+        group = self.config.batch_norm_group_size
         return each_group_back(self.target(each_group_from_all(view, group)), group)
 
 

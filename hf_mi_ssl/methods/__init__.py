@@ -2,7 +2,7 @@
 
 from . import sdmi_rows, jmi_rows  # isort: skip  # the order of the table
 from .printing import describe, main, markdown_table, summary
-from .registry import METHODS, Method, formulas, get_method, jmi, kind_of, sdmi
+from .registry import METHODS, Method, formulas, get_method, import_file, jmi, kind_of, sdmi
 
 __all__ = [
     "METHODS",
@@ -10,6 +10,7 @@ __all__ = [
     "describe",
     "formulas",
     "get_method",
+    "import_file",
     "jmi",
     "jmi_rows",
     "kind_of",

@@ -6,7 +6,7 @@ import sys
 
 from ..errors import UserError
 from ..mi import CRITICS, JOINT_TERMS, MARGINAL_TERMS
-from .registry import METHODS, get_method
+from .registry import METHODS, get_method, import_file
 
 
 def markdown_table() -> str:
@@ -49,8 +49,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="hf-mi-ssl methods", description="the table of methods, or one row of it")
     parser.add_argument("method", nargs="?", help="print this row in full: columns, formula, source of its terms")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    parser.add_argument(
+        "--import", dest="files", metavar="FILE", action="append", default=[], help="add your own rows"
+    )
     args = parser.parse_args(arguments)
     try:
+        for file in args.files:
+            import_file(file)
         print(describe(args.method) if args.method else markdown_table() if args.markdown else summary())
     except UserError as error:
         print(f"hf-mi-ssl methods: {error}", file=sys.stderr)

@@ -4,10 +4,12 @@ A row gives the columns of `SDMIConfig` or `JMIConfig` in which the method diffe
 {term: weight}, so a row is JSON, an ablation is a deleted key, and every logged curve has its term's name.
 """
 
+import importlib.util
 import inspect
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from ..errors import unknown
+from ..errors import UserError, unknown
 from ..mi import CRITICS, JOINT_TERMS, MARGINAL_TERMS
 
 
@@ -45,7 +47,9 @@ METHODS: dict[str, Method] = {}
 def _row(paradigm: str, name: str, arxiv: str, kind: str, relations: str, columns: dict) -> None:
     if kind not in ("bound", "surrogate"):
         raise ValueError(f"method {name!r} must be a 'bound' or a 'surrogate', not {kind!r}")
-    METHODS[name] = Method(name, paradigm, arxiv, kind, relations, columns)
+    row = Method(name, paradigm, arxiv, kind, relations, columns)
+    if METHODS.setdefault(name, row) != row:
+        raise ValueError(f"there is a method {name!r} already: choose another name")
 
 
 def sdmi(name: str, arxiv: str, kind: str, relations: str, **columns) -> None:
@@ -67,6 +71,21 @@ def get_method(name: str) -> Method:
     if name not in METHODS:
         raise unknown("method", name, METHODS)
     return METHODS[name]
+
+
+def import_file(path: str) -> None:
+    """Run a Python file that adds rows, terms or critics of one's own.
+
+    Raises:
+        UserError: if there is no such file, or it fails.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"--import {path}: there is no such file")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    try:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    except Exception as error:
+        raise UserError(f"--import {path}: {type(error).__name__}: {error}") from error
 
 
 def formula_of(term: object) -> str:

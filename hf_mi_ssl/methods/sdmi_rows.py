@@ -75,6 +75,7 @@ sdmi(
     target_momentum_end=0.999,
     queue_size=65536,
     batch_norm_group_size=32,
+    target_shuffle=True,
     projector_hidden_size=2048,
     projector_hidden_norm=False,
 )

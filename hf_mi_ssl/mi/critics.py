@@ -9,17 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .pairs import Critic
+from .pairs import Critic, register
 
 CRITICS: dict[str, Critic] = {}
 
 
 def critic(features: Critic) -> Critic:
     """Register a critic under its own name. Its docstring must begin with the formula, "T(a, b) = …"."""
-    if not (features.__doc__ or "").startswith("T(a, b) = "):
-        raise ValueError(f"the docstring of critic {features.__name__!r} must begin with its formula: 'T(a, b) = …'")
-    CRITICS[features.__name__] = features
-    return features
+    return register(CRITICS, features, "T(a, b) = ")
 
 
 def score_matrix(critic: Critic, a: Tensor, b: Tensor) -> Tensor:

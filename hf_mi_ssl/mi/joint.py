@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from .pairs import Pairs
+from .pairs import Pairs, register
 
 Term = Callable[[Pairs], Tensor]
 JOINT_TERMS: dict[str, Term] = {}
@@ -15,10 +15,7 @@ JOINT_TERMS: dict[str, Term] = {}
 
 def joint_term(term: Term) -> Term:
     """Register a joint term under its own name. Its docstring must begin with the formula, "J = …"."""
-    if not (term.__doc__ or "").startswith("J = "):
-        raise ValueError(f"the docstring of joint term {term.__name__!r} must begin with its formula: 'J = …'")
-    JOINT_TERMS[term.__name__] = term
-    return term
+    return register(JOINT_TERMS, term, "J = ")
 
 
 @joint_term

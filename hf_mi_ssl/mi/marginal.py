@@ -10,17 +10,14 @@ from torch import Tensor
 
 from .gram import on_the_smaller_side, squared_norm
 from .joint import Term
-from .pairs import Pairs, log_mean_exp, pooled_log_mean
+from .pairs import Pairs, log_mean_exp, pooled_log_mean, register
 
 MARGINAL_TERMS: dict[str, Term] = {}
 
 
 def marginal_term(term: Term) -> Term:
     """Register a marginal term under its own name. Its docstring must begin with the formula, "M = …"."""
-    if not (term.__doc__ or "").startswith("M = "):
-        raise ValueError(f"the docstring of marginal term {term.__name__!r} must begin with its formula: 'M = …'")
-    MARGINAL_TERMS[term.__name__] = term
-    return term
+    return register(MARGINAL_TERMS, term, "M = ")
 
 
 # The exact term, and the partition functions of rows

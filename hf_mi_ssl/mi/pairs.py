@@ -14,6 +14,18 @@ from .streaming import log_sum_exp_rows, sum_of_powers
 Critic = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
+def register(registry: dict[str, Callable], function: Callable, formula: str) -> Callable:
+    """Add a critic or a term under its own name; returns it. Raises ValueError if its docstring does not begin with the
+    formula, or if another module has taken the name."""
+    name = function.__name__
+    if not (function.__doc__ or "").startswith(formula):
+        raise ValueError(f"the docstring of {name!r} must begin with its formula: '{formula}…'")
+    if name in registry and registry[name].__module__ != function.__module__:
+        raise ValueError(f"{name!r} exists already, in {registry[name].__module__}: choose another name")
+    registry[name] = function
+    return function
+
+
 def off_diagonal(matrix: Tensor) -> Tensor:
     """The entries with i ≠ j of a square matrix: (N, N) -> (N, N − 1)."""
     n = len(matrix)

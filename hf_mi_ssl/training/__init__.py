@@ -1,6 +1,7 @@
 """What a run consists of besides the method: arguments, schedules, checkpoints, records."""
 
 from .arguments import PretrainingArguments, parse_arguments
+from .cached_gradients import forward_backward
 from .checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from .launch import announce, build_accelerator, run_recipe
 from .optimization import build_optimizer, cosine_momentum, cosine_with_warmup, set_learning_rate
@@ -19,6 +20,7 @@ __all__ = [
     "build_seeded",
     "cosine_momentum",
     "cosine_with_warmup",
+    "forward_backward",
     "latest_checkpoint",
     "load_checkpoint",
     "parse_arguments",
