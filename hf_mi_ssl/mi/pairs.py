@@ -15,8 +15,10 @@ Critic = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def register(registry: dict[str, Callable], function: Callable, formula: str) -> Callable:
-    """Add a critic or a term under its own name; returns it. Raises ValueError if its docstring does not begin with the
-    formula, or if another module has taken the name."""
+    """Add a critic or a term under its own name; returns it.
+
+    Raises ValueError if its docstring does not begin with the formula, or if another module has taken the name.
+    """
     name = function.__name__
     if not (function.__doc__ or "").startswith(formula):
         raise ValueError(f"the docstring of {name!r} must begin with its formula: '{formula}…'")

@@ -18,7 +18,7 @@ def forward_backward(
     """The output of `network(*views)`, and its gradients in `.grad`; `part_size` images at a time.
 
     With more images than that (GradCache, arXiv 2101.06983) a first pass without graph embeds the parts, the loss of
-    all of them gives the gradient of each embedding, and a second pass carries these on through one part after another.
+    all of them gives the gradient of each embedding, and a second pass carries these on through the parts in turn.
     Equal to the plain large batch in loss and gradient where no image sees another before the loss: without batch
     norm, or with `batch_norm_group_size` dividing `part_size` (and no `target_shuffle`). Other batch norm takes its
     statistics from a part.
