@@ -4,6 +4,8 @@ The mean over the 2N embeddings, as in NT-Xent; the equation writes their sum, a
 (raminnakhli/Decoupled-Contrastive-Learning) adds the means of the two views, twice as much.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -19,4 +21,4 @@ def loss(z_a, z_b, temperature):
 
 def constant(n):
     """What −(J − M) differs from the paper's loss by, for 2N − 2 negatives: −log(2N − 2)."""
-    return -torch.log(torch.tensor(2.0 * n - 2))
+    return -math.log(2.0 * n - 2)

@@ -4,6 +4,8 @@ Not symmetrised, in the paper and in the official code: view a is the query, vie
 the queue only after the loss.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -18,4 +20,4 @@ def loss(p_a, t_b, queue, temperature):
 
 def constant(k):
     """What −(J − M) differs from the paper's loss by, K the size of the queue: −log(1 + K)."""
-    return -torch.log(torch.tensor(1.0 + k))
+    return -math.log(1.0 + k)

@@ -4,6 +4,8 @@ The neighbours are found in the queue as it is before the step's embeddings join
 rows are the neighbours: each of them picks its prediction among the N. The mean over both orders.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -26,4 +28,4 @@ def loss(p_a, p_b, z_a, z_b, queue, temperature):
 
 def constant(n):
     """What −(J − M) differs from the paper's loss by: −log N."""
-    return -torch.log(torch.tensor(float(n)))
+    return -math.log(n)

@@ -1,5 +1,7 @@
 """NT-Xent, arXiv 2002.05709, Algorithm 1: cross-entropy of the other view among the 2N − 1 other embeddings."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -13,4 +15,4 @@ def loss(z_a, z_b, temperature):
 
 def constant(n):
     """What −(J − M) differs from the paper's loss by: −log(2N − 1)."""
-    return -torch.log(torch.tensor(2.0 * n - 1))
+    return -math.log(2.0 * n - 1)
