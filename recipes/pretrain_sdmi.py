@@ -29,12 +29,11 @@ from hf_mi_ssl.training import (
     build_optimizer,
     build_seeded,
     cosine_momentum,
-    cosine_with_warmup,
     read_records,
     results,
     run_recipe,
     seed_everything,
-    set_learning_rate,
+    set_schedules,
     step_record,
     write_json,
 )
@@ -74,8 +73,7 @@ def main(args: PretrainingArguments) -> None:
     batches = training_batches(train, plan.batches_from(start), plan.global_batch, args.seed, rank, world)
     for step in tqdm(range(start, plan.steps), initial=start, total=plan.steps, disable=not sys.stderr.isatty()):
         seed_everything(args.seed, step)
-        factor = cosine_with_warmup(step, plan.steps, plan.warmup_steps)
-        learning_rate = set_learning_rate(optimizer, args.learning_rate, factor)
+        learning_rate = set_schedules(optimizer, plan, step)
         pairs = [views(images, epoch, indices) for epoch, indices, images in plan.take(batches)]
         for phase in model.phases_at(step):
             for view_a, view_b in pairs:
