@@ -78,6 +78,8 @@ def main(args: PretrainingArguments) -> None:
             with accelerator.accumulate(network):
                 outputs = network(view_a, view_b)
                 accelerator.backward(outputs.loss)
+                if args.max_grad_norm and accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(network.parameters(), args.max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad()
         done = step + 1

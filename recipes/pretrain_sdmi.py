@@ -80,6 +80,8 @@ def main(args: PretrainingArguments) -> None:
                 with accelerator.accumulate(network):
                     outputs = network(view_a, view_b, phase=phase)
                     accelerator.backward(outputs.loss)
+                    if args.max_grad_norm and accelerator.sync_gradients:
+                        accelerator.clip_grad_norm_(network.parameters(), args.max_grad_norm)
                     optimizer.step()
                     optimizer.zero_grad()
         model.update_target(cosine_momentum(step, plan.steps, config.target_momentum))

@@ -31,6 +31,7 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_
         (["--num_train_epochs", "0"], "--num_train_epochs must be above 0"),
         (["--weight_decay", "-1"], "--weight_decay must not be negative"),
         (["--weight_decay_end", "-1"], "--weight_decay_end must not be negative"),
+        (["--max_grad_norm", "0"], "--max_grad_norm must be above 0"),
         (["--freeze_prototypes_epochs", "-1"], "--freeze_prototypes_epochs must not be negative"),
         (["--per_device_train_batch_size", "1"], "at least 2"),
         (["--mixed_precision", "fp8"], "invalid choice: 'fp8'"),
