@@ -84,7 +84,7 @@ def main(args: PretrainingArguments) -> None:
                         accelerator.clip_grad_norm_(network.parameters(), args.max_grad_norm)
                     optimizer.step()
                     optimizer.zero_grad()
-        model.update_target(cosine_momentum(step, plan.steps, config.target_momentum))
+        model.update_target(cosine_momentum(step, plan.steps, config.target_momentum, config.target_momentum_end))
         done = step + 1
         log.step(step_record(done, plan, outputs, learning_rate), plan.images_per_step)
         if plan.checkpoints(done):

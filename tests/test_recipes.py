@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import AutoImageProcessor, AutoModel, AutoModelForPreTraining
 
+from hf_mi_ssl import SDMIForPreTraining
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.methods import METHODS
 from hf_mi_ssl.training import MetricsLog, read_records
@@ -310,6 +311,18 @@ def test_gradients_are_clipped_once_for_each_optimiser_step(method, phases, flat
     assert len(clipped) == 3 * phases
     assert min(clipped) > 1e-3
     assert stepped[3 * phases :] == pytest.approx([1e-3] * 3 * phases, rel=1e-2)
+
+
+@pytest.mark.parametrize(("method", "last"), [("moco_v3", 0.999), ("byol", 1.0)])
+def test_the_momentum_goes_from_the_rows_first_value_to_its_last(method, last, flat, tmp_path, monkeypatch):
+    momenta = []
+    monkeypatch.setattr(SDMIForPreTraining, "update_target", lambda self, momentum: momenta.append(momentum))
+    columns = ["--set", f"target_momentum_end={last}"]
+    assert run(method, tmp_path, *data(flat), *FAST, *columns, "--mi_steps", 0) == 0
+    first = METHODS[method].columns["target_momentum"]
+    assert momenta[0] == first
+    assert momenta == sorted(momenta)
+    assert momenta[len(momenta) // 2] == pytest.approx((first + last) / 2, abs=1e-9)
 
 
 def test_training_that_diverges_says_so_at_the_step(flat, tmp_path, capsys):
