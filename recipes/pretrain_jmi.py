@@ -28,12 +28,11 @@ from hf_mi_ssl.training import (
     build_accelerator,
     build_optimizer,
     build_seeded,
-    cosine_with_warmup,
     read_records,
     results,
     run_recipe,
     seed_everything,
-    set_learning_rate,
+    set_schedules,
     step_record,
     write_json,
 )
@@ -73,13 +72,14 @@ def main(args: PretrainingArguments) -> None:
     batches = training_batches(train, plan.batches_from(start), plan.global_batch, args.seed, rank, world)
     for step in tqdm(range(start, plan.steps), initial=start, total=plan.steps, disable=not sys.stderr.isatty()):
         seed_everything(args.seed, step)
-        factor = cosine_with_warmup(step, plan.steps, plan.warmup_steps)
-        learning_rate = set_learning_rate(optimizer, args.learning_rate, factor)
+        learning_rate = set_schedules(optimizer, plan, step)
         pairs = [views(images, epoch, indices) for epoch, indices, images in plan.take(batches)]
         for view_a, view_b in pairs:
             with accelerator.accumulate(network):
                 outputs = network(view_a, view_b)
                 accelerator.backward(outputs.loss)
+                if args.max_grad_norm and accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(network.parameters(), args.max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad()
         done = step + 1

@@ -29,12 +29,11 @@ from hf_mi_ssl.training import (
     build_optimizer,
     build_seeded,
     cosine_momentum,
-    cosine_with_warmup,
     read_records,
     results,
     run_recipe,
     seed_everything,
-    set_learning_rate,
+    set_schedules,
     step_record,
     write_json,
 )
@@ -74,17 +73,18 @@ def main(args: PretrainingArguments) -> None:
     batches = training_batches(train, plan.batches_from(start), plan.global_batch, args.seed, rank, world)
     for step in tqdm(range(start, plan.steps), initial=start, total=plan.steps, disable=not sys.stderr.isatty()):
         seed_everything(args.seed, step)
-        factor = cosine_with_warmup(step, plan.steps, plan.warmup_steps)
-        learning_rate = set_learning_rate(optimizer, args.learning_rate, factor)
+        learning_rate = set_schedules(optimizer, plan, step)
         pairs = [views(images, epoch, indices) for epoch, indices, images in plan.take(batches)]
         for phase in model.phases_at(step):
             for view_a, view_b in pairs:
                 with accelerator.accumulate(network):
                     outputs = network(view_a, view_b, phase=phase)
                     accelerator.backward(outputs.loss)
+                    if args.max_grad_norm and accelerator.sync_gradients:
+                        accelerator.clip_grad_norm_(network.parameters(), args.max_grad_norm)
                     optimizer.step()
                     optimizer.zero_grad()
-        model.update_target(cosine_momentum(step, plan.steps, config.target_momentum))
+        model.update_target(cosine_momentum(step, plan.steps, config.target_momentum, config.target_momentum_end))
         done = step + 1
         log.step(step_record(done, plan, outputs, learning_rate), plan.images_per_step)
         if plan.checkpoints(done):

@@ -30,6 +30,9 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_
         (["--learning_rate", "fast"], "invalid float value: 'fast'"),
         (["--num_train_epochs", "0"], "--num_train_epochs must be above 0"),
         (["--weight_decay", "-1"], "--weight_decay must not be negative"),
+        (["--weight_decay_end", "-1"], "--weight_decay_end must not be negative"),
+        (["--max_grad_norm", "0"], "--max_grad_norm must be above 0"),
+        (["--freeze_prototypes_epochs", "-1"], "--freeze_prototypes_epochs must not be negative"),
         (["--per_device_train_batch_size", "1"], "at least 2"),
         (["--mixed_precision", "fp8"], "invalid choice: 'fp8'"),
         (["--views", "byl"], "argument --views: invalid choice: 'byl'"),
@@ -140,3 +143,5 @@ def test_the_schedules_start_and_end_where_they_should():
     assert momenta[0] == pytest.approx(0.9)
     assert momenta == sorted(momenta)
     assert 0.999 < momenta[-1] < 1
+    assert {cosine_momentum(step, 100, 0.999, final=0.999) for step in range(100)} == {0.999}
+    assert [cosine_momentum(step, 100, 0.9, final=0.8) for step in (0, 50, 100)] == pytest.approx([0.9, 0.85, 0.8])

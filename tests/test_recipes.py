@@ -14,11 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from PIL import Image
 from safetensors.torch import load_file
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import AutoImageProcessor, AutoModel, AutoModelForPreTraining
 
+from hf_mi_ssl import SDMIForPreTraining
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.methods import METHODS
 from hf_mi_ssl.training import MetricsLog, read_records
@@ -286,6 +289,42 @@ def test_the_log_of_a_run_that_died_before_its_first_checkpoint_is_put_aside(fla
     assert not any(row["name"].startswith("mi") for row in results_of(tmp_path)["evaluations"])
 
 
+@pytest.mark.parametrize(("method", "phases"), [("sdmi", 2), ("jmi", 1)])
+def test_gradients_are_clipped_once_for_each_optimiser_step(method, phases, flat, tmp_path, monkeypatch):
+    clipped, stepped = [], []
+    clip = Accelerator.clip_grad_norm_
+
+    def note_clip(self, parameters, max_norm):
+        clipped.append(clip(self, parameters, max_norm))
+
+    def note_step(optimizer, *_):
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        stepped.append(torch.nn.utils.get_total_norm(gradients))
+
+    monkeypatch.setattr(Accelerator, "clip_grad_norm_", note_clip)
+    hook = register_optimizer_step_pre_hook(note_step)
+    argv = ["--mi_steps", 0, "--max_train_steps", 3, *ACCUMULATED]
+    assert run(method, tmp_path / "free", *data(flat), *FAST, *argv) == 0
+    assert (len(clipped), len(stepped)) == (0, 3 * phases)
+    assert run(method, tmp_path / "clipped", *data(flat), *FAST, *argv, "--max_grad_norm", 1e-3) == 0
+    hook.remove()
+    assert len(clipped) == 3 * phases
+    assert min(clipped) > 1e-3
+    assert stepped[3 * phases :] == pytest.approx([1e-3] * 3 * phases, rel=1e-2)
+
+
+@pytest.mark.parametrize(("method", "last"), [("moco_v3", 0.999), ("byol", 1.0)])
+def test_the_momentum_goes_from_the_rows_first_value_to_its_last(method, last, flat, tmp_path, monkeypatch):
+    momenta = []
+    monkeypatch.setattr(SDMIForPreTraining, "update_target", lambda self, momentum: momenta.append(momentum))
+    columns = ["--set", f"target_momentum_end={last}"]
+    assert run(method, tmp_path, *data(flat), *FAST, *columns, "--mi_steps", 0) == 0
+    first = METHODS[method].columns["target_momentum"]
+    assert momenta[0] == first
+    assert momenta == sorted(momenta)
+    assert momenta[len(momenta) // 2] == pytest.approx((first + last) / 2, abs=1e-9)
+
+
 def test_training_that_diverges_says_so_at_the_step(flat, tmp_path, capsys):
     argv = ["--optimizer", "sgd", "--learning_rate", 1e30, "--warmup_epochs", 0, "--mi_steps", 0]
     assert run("jmi", tmp_path, *data(flat), *FAST, *argv) == 1
@@ -462,6 +501,8 @@ def test_the_recipes_differ_in_names_and_in_the_m_step_only():
             inside_the_loop = line[2:].strip() in {
                 "for view_a, view_b in pairs:", "with accelerator.accumulate(network):", "optimizer.step()",
                 "optimizer.zero_grad()", "accelerator.backward(outputs.loss)", "outputs = network(view_a, view_b)",
+                "if args.max_grad_norm and accelerator.sync_gradients:",
+                "accelerator.clip_grad_norm_(network.parameters(), args.max_grad_norm)",
             }  # fmt: skip
             assert any(word in line for word in m_step) or inside_the_loop or "build_accelerator(args)" in line, line
 

@@ -44,6 +44,7 @@ sdmi(
     projection_size=2048,
     projector_output_norm=True,
     predictor_hidden_size=512,
+    predictor_schedule="constant",
 )
 sdmi(
     "byol",

@@ -4,7 +4,7 @@ from .arguments import PretrainingArguments, parse_arguments
 from .cached_gradients import forward_backward
 from .checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from .launch import announce, build_accelerator, run_recipe
-from .optimization import build_optimizer, cosine_momentum, cosine_with_warmup, set_learning_rate
+from .optimization import build_optimizer, cosine_momentum, cosine_with_warmup, set_schedules
 from .plan import Plan
 from .records import MetricsLog, read_records, results, step_record, write_json
 from .state import TrainingState, build_seeded, seed_everything
@@ -29,7 +29,7 @@ __all__ = [
     "run_recipe",
     "save_checkpoint",
     "seed_everything",
-    "set_learning_rate",
+    "set_schedules",
     "step_record",
     "write_json",
 ]

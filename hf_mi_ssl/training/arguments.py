@@ -53,8 +53,11 @@ class PretrainingArguments:
     learning_rate: float = _flag("peak learning rate, as used (not scaled by the batch size)", 5e-3)
     optimizer: str = _flag("any optimiser of timm: adamw, sgd (with Nesterov), momentum (without), …", "adamw")
     weight_decay: float = _flag("weight decay of matrices and filters; norms and biases have none", 1e-4)
+    weight_decay_end: float | None = _flag("weight decay at the end of a cosine; default: it is constant")
     momentum: float = _flag("momentum of SGD-like optimisers", 0.9)
     warmup_epochs: float = _flag("epochs of linear warm-up before the cosine", 1.0)
+    max_grad_norm: float | None = _flag("clip the norm of the gradient to this; default: no clipping")
+    freeze_prototypes_epochs: float = _flag("epochs at the start in which prototypes do not learn", 0.0)
     mixed_precision: str | None = _flag("no, bf16 or fp16; default: accelerate's", choices=["no", "bf16", "fp16"])
     compile: bool = _flag("compile the model", False)
     seed: int = _flag("of initialisation, order and views: one seed, one run", 0)
@@ -69,11 +72,12 @@ class PretrainingArguments:
 
     def __post_init__(self):
         for name in ("image_size", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs",
-                     "max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "eval_steps"):  # fmt: skip
+                     "max_train_steps", "max_grad_norm", "checkpointing_steps", "checkpoints_total_limit",
+                     "eval_steps"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise UserError(f"--{name} must be above 0, got {getattr(self, name)}")
-        for name in ("learning_rate", "weight_decay", "warmup_epochs", "mi_steps", "dataloader_num_workers",
-                     "local_views"):  # fmt: skip
+        for name in ("learning_rate", "weight_decay", "weight_decay_end", "warmup_epochs", "freeze_prototypes_epochs",
+                     "mi_steps", "dataloader_num_workers", "local_views"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise UserError(f"--{name} must not be negative, got {getattr(self, name)}")
         if self.local_views and self.local_view_size is None:

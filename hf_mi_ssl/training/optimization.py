@@ -5,37 +5,45 @@ import math
 import torch
 from torch import nn
 
-from ..errors import unknown
+from ..errors import UserError, unknown
 from .arguments import PretrainingArguments
+from .plan import Plan
 
 
 def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim.Optimizer:
-    """An optimiser of timm over what learns in `model`. Norms and biases have no weight decay.
+    """An optimiser of timm over what learns in `model`, in groups that carry what `set_schedules` reads.
 
-    The predictor's learning rate stays constant: it has to keep up with the embeddings (SimSiam, arXiv 2011.10566
-    §4.2). Its groups carry `constant_learning_rate`.
+    Matrices and filters decay, and LARS (arXiv 1708.03888) and LAMB adapt their rates; norms and biases neither.
+    The predictor's learning rate is constant where the row's `predictor_schedule` says so (SimSiam, arXiv 2011.10566
+    §4.2). Parameters named `prototypes` stay as they are for the first `freeze_prototypes_epochs`.
 
     Raises:
-        UserError: if timm has no optimiser of that name.
+        UserError: if timm has no optimiser of that name, or there are no prototypes to freeze.
     """
     from timm.optim import create_optimizer_v2, list_optimizers
 
     known = list_optimizers()
     if args.optimizer.lower() not in known:
         raise unknown("optimizer", args.optimizer, known)
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    keeps_rate = getattr(getattr(model, "config", None), "predictor_schedule", "cosine") == "constant"
+    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            group = (name.startswith("predictor."), parameter.ndim > 1)
+            group = (keeps_rate and name.startswith("predictor."), "prototypes" in name, parameter.ndim > 1)
             groups.setdefault(group, []).append(parameter)
+    if args.freeze_prototypes_epochs and not any(prototypes for _, prototypes, _ in groups):
+        raise UserError("--freeze_prototypes_epochs: this method has no prototypes; leave the flag out")
     return create_optimizer_v2(
         [
             {
                 "params": parameters,
+                "decays": decays,
                 "weight_decay": args.weight_decay if decays else 0.0,
-                "constant_learning_rate": predictor,
+                "always_adapt": decays,  # without it timm's LARS is SGD, and its LAMB Adam, where nothing decays
+                "constant_learning_rate": constant,
+                "frozen_epochs": args.freeze_prototypes_epochs if prototypes else 0.0,
             }
-            for (predictor, decays), parameters in groups.items()
+            for (constant, prototypes, decays), parameters in groups.items()
         ],
         opt=args.optimizer,
         lr=args.learning_rate,
@@ -44,20 +52,37 @@ def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim
     )
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float, factor: float) -> float:
-    """Give every group `factor` × `learning_rate`, the constant ones `learning_rate`; returns the former."""
+def set_schedules(optimizer: torch.optim.Optimizer, plan: Plan, step: int) -> float:
+    """Give every group its learning rate and weight decay at `step` of 0 … plan.steps − 1.
+
+    Returns the scheduled learning rate: a warm-up, then a cosine to 0. Constant groups keep the peak, frozen ones
+    have 0. Weight decay follows a cosine to `weight_decay_end` if there is one (DINO, arXiv 2104.14294 §3.2).
+    """
+    args = plan.args
+    learning_rate = args.learning_rate * cosine_with_warmup(step, plan.steps, plan.warmup_steps)
+    end = args.weight_decay if args.weight_decay_end is None else args.weight_decay_end
+    weight_decay = _cosine(step, plan.steps, args.weight_decay, end)
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate * (1.0 if group.get("constant_learning_rate") else factor)
-    return learning_rate * factor
+        frozen = step < group["frozen_epochs"] * plan.steps_per_epoch
+        group["lr"] = 0.0 if frozen else args.learning_rate if group["constant_learning_rate"] else learning_rate
+        group["weight_decay"] = weight_decay if group["decays"] else 0.0
+    return learning_rate
 
 
 def cosine_with_warmup(step: int, total_steps: int, warmup_steps: int) -> float:
     """The factor on the learning rate at `step` of 0 … total_steps − 1: linear warm-up, then a cosine to 0."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, total_steps - warmup_steps)))
+    return _cosine(step - warmup_steps, max(1, total_steps - warmup_steps), 1.0, 0.0)
 
 
-def cosine_momentum(step: int, total_steps: int, initial: float) -> float:
-    """The target's momentum: from `initial` to 1 along a cosine (BYOL, arXiv 2006.07733 §3.3)."""
-    return 1 - (1 - initial) * 0.5 * (1 + math.cos(math.pi * step / total_steps))
+def cosine_momentum(step: int, total_steps: int, initial: float, final: float = 1.0) -> float:
+    """The target's momentum: from `initial` to `final` along a cosine (BYOL, arXiv 2006.07733 §3.3, with final 1).
+
+    Two equal values are a constant (MoCo, arXiv 1911.05722 §3.2).
+    """
+    return _cosine(step, total_steps, initial, final)
+
+
+def _cosine(step: int, total_steps: int, initial: float, final: float) -> float:
+    return final - (final - initial) * 0.5 * (1 + math.cos(math.pi * step / total_steps))
