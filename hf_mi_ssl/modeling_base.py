@@ -145,22 +145,27 @@ class MISSLForPreTraining(MISSLPreTrainedModel):
         for own, _ in self.branches.values():
             own.load_state_dict(encoder.state_dict())
 
-    def check_images(self, image_size: int) -> None:
-        """Make sure that the encoders take images of that size, and freeze the parameters that no image reaches (the
-        mask token of a ViT, say): distributed training waits for the gradient of everything that is not frozen.
+    def check_images(self, image_size: int, local_size: int | None = None, batch_size: int | None = None) -> None:
+        """Make sure that the encoders take views of those sizes, and batch norm batches of that many images. Freeze the
+        parameters that no image reaches (the mask token of a ViT, say): distributed training waits for the gradient of
+        everything that is not frozen.
 
         Raises:
             UserError: if they do not.
         """
+        group = self.config.batch_norm_group_size
+        if group is not None and batch_size is not None and batch_size % group:
+            raise UserError(
+                f"batch_norm_group_size={group} does not divide --per_device_train_batch_size {batch_size}: change one "
+                f"of them (--set batch_norm_group_size=…)"
+            )
         for encoder, _ in self.branches.values():
             encoder.eval()  # leaves the statistics of batch norm alone
-            try:
-                h = encoder(torch.zeros(1, 3, image_size, image_size, device=self.device)).pooler_output
-            except (RuntimeError, ValueError, AssertionError, TypeError) as error:
-                reason = str(error).splitlines()[0]
-                raise UserError(f"the encoder does not take images of {image_size} pixels: {reason}") from error
-            if h.requires_grad:
-                h.sum().backward()
+            for size in (image_size, local_size):
+                if size is not None:
+                    reached = _representation_of_nothing(encoder, size)
+            if reached.requires_grad:
+                reached.sum().backward()
                 for parameter in encoder.parameters():
                     parameter.requires_grad_(parameter.grad is not None)
                 encoder.zero_grad()
@@ -169,6 +174,14 @@ class MISSLForPreTraining(MISSLPreTrainedModel):
     def embed(self, view: Tensor) -> Tensor:
         """view (n, 3, H, W) -> embedding z (n, D)."""
         return self.projector(self.encoder(view).pooler_output.flatten(1))
+
+
+def _representation_of_nothing(encoder: PreTrainedModel, size: int) -> Tensor:
+    try:
+        return encoder(torch.zeros(1, 3, size, size, device=encoder.device)).pooler_output
+    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the encoder does not take images of {size} pixels: {reason}") from error
 
 
 def build_projector(config: MISSLConfig) -> Projector:

@@ -28,6 +28,7 @@ from hf_mi_ssl.training import (
     build_accelerator,
     build_optimizer,
     build_seeded,
+    forward_backward,
     read_records,
     results,
     run_recipe,
@@ -49,11 +50,11 @@ def main(args: PretrainingArguments) -> None:
     accelerator = build_accelerator(args)
     output_dir, device = Path(args.output_dir), accelerator.device
     train, held = open_train_and_held_out(**args.data_arguments(), device=device)
-    plan = Plan(args, len(train), args.per_device_train_batch_size * accelerator.num_processes)
+    plan = Plan(args, len(train), accelerator.num_processes)
     model = globalize_batch_norm(build_seeded(args.seed, JMIForPreTraining, config))
     if initial:
         model.start_from(initial)
-    model.check_images(args.image_size)
+    model.check_images(args.image_size, args.local_view_size, args.per_device_train_batch_size)
     optimizer = build_optimizer(model, args)
 
     # Prepare: what runs, what it goes on from, what watches it. `model` stays the plain model inside `network`.
@@ -74,10 +75,9 @@ def main(args: PretrainingArguments) -> None:
         seed_everything(args.seed, step)
         learning_rate = set_schedules(optimizer, plan, step)
         pairs = [views(images, epoch, indices) for epoch, indices, images in plan.take(batches)]
-        for view_a, view_b in pairs:
+        for pair in pairs:
             with accelerator.accumulate(network):
-                outputs = network(view_a, view_b)
-                accelerator.backward(outputs.loss)
+                outputs = forward_backward(accelerator, network, pair, args.per_device_train_batch_size)
                 if args.max_grad_norm and accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(network.parameters(), args.max_grad_norm)
                 optimizer.step()

@@ -103,7 +103,7 @@ def test_the_size_of_local_views_is_to_the_image_as_96_is_to_224():
 
 
 def test_the_plan_counts_steps_and_says_what_follows_each():
-    plan = Plan(parse("--num_train_epochs", 3, "--warmup_epochs", 1), num_images=1000, global_batch=256)
+    plan = Plan(parse("--num_train_epochs", 3, "--warmup_epochs", 1), num_images=1000, num_processes=4)
     assert (plan.steps_per_epoch, plan.steps, plan.warmup_steps) == (3, 9, 3)
     assert [step for step in range(10) if plan.evaluates(step)] == [0, 3, 6, 9]
     assert [step for step in range(10) if plan.measures_mi(step)] == [0, 3, 6, 9]
@@ -119,8 +119,10 @@ def test_the_plan_counts_steps_and_says_what_follows_each():
         5,
         "--gradient_accumulation_steps",
         2,
+        "--per_device_train_batch_size",
+        100,
     )
-    plan = Plan(args, num_images=1000, global_batch=100)
+    plan = Plan(args, num_images=1000)
     assert plan.steps == 100
     assert [step for step in range(14) if plan.evaluates(step)] == [0, 4, 8, 12]
     assert not any(plan.measures_mi(step) for step in range(101))
@@ -130,7 +132,14 @@ def test_the_plan_counts_steps_and_says_what_follows_each():
 
 def test_a_batch_larger_than_the_data_set_is_refused_with_both_numbers():
     with pytest.raises(UserError, match="batch of 256 images is larger than the data set of 100"):
-        Plan(parse(), num_images=100, global_batch=256)
+        Plan(parse(), num_images=100, num_processes=4)
+
+
+def test_the_loss_may_compare_more_images_than_are_held_at_once():
+    plan = Plan(parse("--contrast_batch_size", 512), num_images=1000, num_processes=2)
+    assert (plan.global_batch, plan.steps_per_epoch) == (512, 1)
+    with pytest.raises(UserError, match="must be a multiple of 128"):
+        Plan(parse("--contrast_batch_size", 500), num_images=1000, num_processes=2)
 
 
 def test_the_schedules_start_and_end_where_they_should():

@@ -9,6 +9,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from ..errors import UserError
+from ..methods import import_file
 from ..views import VIEW_RECIPES
 
 
@@ -47,6 +48,7 @@ class PretrainingArguments:
     dataloader_num_workers: int = _flag("processes that decode images", 2)
     # the optimisation
     per_device_train_batch_size: int = _flag("images per process and step; N is this times the processes", 64)
+    contrast_batch_size: int | None = _flag("images that one loss compares; more than fit: in parts, cached gradients")
     gradient_accumulation_steps: int = _flag("batches per optimiser step; negatives stay one batch's", 1)
     num_train_epochs: float = _flag("passes over the training images", 20.0)
     max_train_steps: int | None = _flag("optimiser steps, in place of --num_train_epochs")
@@ -70,9 +72,11 @@ class PretrainingArguments:
     eval_steps: int | None = _flag("steps between evaluations; default: each epoch")
     mi_steps: int | None = _flag("steps between measurements of MI; default: with each evaluation; 0: never")
 
+    imported: list[str] = field(init=False, default_factory=list)  # --import, which is no name for a field
+
     def __post_init__(self):
         for name in ("image_size", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs",
-                     "max_train_steps", "max_grad_norm", "checkpointing_steps", "checkpoints_total_limit",
+                     "max_train_steps", "max_grad_norm", "contrast_batch_size", "checkpointing_steps", "checkpoints_total_limit",
                      "eval_steps"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise UserError(f"--{name} must be above 0, got {getattr(self, name)}")
@@ -118,7 +122,9 @@ class PretrainingArguments:
         """The arguments that decide what a run computes: what a checkpoint must share with the run that resumes it."""
         free = {"output_dir", "resume_from_checkpoint", "report_to", "dataloader_num_workers", "checkpointing_steps",
                 "checkpoints_total_limit", "per_device_train_batch_size", "compile",
-                "data_dir", "data_files", "eval_steps", "mi_steps"}  # fmt: skip
+                "data_dir", "data_files", "eval_steps", "mi_steps", "imported"}  # fmt: skip
+        if self.contrast_batch_size:  # then it decides which images share batch norm
+            free.remove("per_device_train_batch_size")
         return {key: value for key, value in self.to_dict().items() if key not in free}
 
 
@@ -135,6 +141,8 @@ def parse_arguments(argv: list[str], description: str, **defaults) -> Pretrainin
     """
     parser = _Parser(PretrainingArguments, description=description, allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE", help="YAML file of these flags; the command line wins over it")
+    own = "Python file that adds rows, terms or critics of your own"
+    parser.add_argument("--import", dest="imported", metavar="FILE", action="append", default=[], help=own)
     parser.set_defaults(**defaults)
     path = _Parser(add_help=False, allow_abbrev=False, dataclass_types=[])
     path.add_argument("--config")
@@ -148,7 +156,12 @@ def parse_arguments(argv: list[str], description: str, **defaults) -> Pretrainin
         raise UserError(f"unknown argument {left[0]}{hint}")
     settings = vars(namespace)
     settings.pop("config")
-    return PretrainingArguments(**settings)
+    imported = settings.pop("imported")
+    for file in imported:
+        import_file(file)
+    args = PretrainingArguments(**settings)
+    args.imported = imported
+    return args
 
 
 def _read_config(path: Path) -> list[str]:

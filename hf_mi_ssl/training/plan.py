@@ -10,7 +10,7 @@ from .arguments import PretrainingArguments
 
 @dataclass(frozen=True)
 class Plan:
-    """A run of `steps` optimiser steps, each of `accumulation` batches of `global_batch` images (over all processes).
+    """A run of `steps` optimiser steps on `num_processes`, each of `accumulation` batches of `global_batch` images.
 
     Raises:
         UserError: if the images do not fill one batch, or the run would have no step.
@@ -18,16 +18,27 @@ class Plan:
 
     args: PretrainingArguments
     num_images: int
-    global_batch: int
+    num_processes: int = 1
 
     def __post_init__(self):
+        at_once = self.args.per_device_train_batch_size * self.num_processes
+        if self.global_batch % at_once:
+            raise UserError(
+                f"--contrast_batch_size {self.global_batch} must be a multiple of {at_once}, the images that all "
+                f"processes hold at once (--per_device_train_batch_size times processes)"
+            )
         if self.num_images < self.global_batch:
             raise UserError(
                 f"a batch of {self.global_batch} images is larger than the data set of {self.num_images}: "
-                f"lower --per_device_train_batch_size"
+                f"lower --per_device_train_batch_size or --contrast_batch_size"
             )
         if self.steps < 1:
             raise UserError(f"{self.args.num_train_epochs:g} epochs of {self.steps_per_epoch:g} steps make no step")
+
+    @property
+    def global_batch(self) -> int:
+        """N: the images that one loss compares, over all processes."""
+        return self.args.contrast_batch_size or self.args.per_device_train_batch_size * self.num_processes
 
     @property
     def accumulation(self) -> int:
