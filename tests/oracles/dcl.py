@@ -19,4 +19,4 @@ def loss(z_a, z_b, temperature):
 
 def constant(n):
     """What −(J − M) differs from the paper's loss by, for 2N − 2 negatives: −log(2N − 2)."""
-    return -torch.log(torch.tensor(2.0 * n - 2))
+    return -torch.log(torch.tensor(2.0 * n - 2, dtype=torch.float64))

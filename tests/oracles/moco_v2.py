@@ -18,4 +18,4 @@ def loss(p_a, t_b, queue, temperature):
 
 def constant(k):
     """What −(J − M) differs from the paper's loss by, K the size of the queue: −log(1 + K)."""
-    return -torch.log(torch.tensor(1.0 + k))
+    return -torch.log(torch.tensor(1.0 + k, dtype=torch.float64))

@@ -18,4 +18,4 @@ def loss(p_a, p_b, t_a, t_b, temperature):
 
 def constant(n, temperature):
     """What 4τ · −(J − M), J and M means over both orders, differs from the paper's loss by: −4τ log N."""
-    return -4 * temperature * torch.log(torch.tensor(float(n)))
+    return -4 * temperature * torch.log(torch.tensor(float(n), dtype=torch.float64))

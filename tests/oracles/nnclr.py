@@ -26,4 +26,4 @@ def loss(p_a, p_b, z_a, z_b, queue, temperature):
 
 def constant(n):
     """What −(J − M) differs from the paper's loss by: −log N."""
-    return -torch.log(torch.tensor(float(n)))
+    return -torch.log(torch.tensor(float(n), dtype=torch.float64))
