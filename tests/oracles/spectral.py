@@ -1,7 +1,7 @@
 """Spectral contrastive loss, arXiv 2106.04156, eq. 6: −2 E_p(a,b)[aᵀb] + E_p(a)p(b)[(aᵀb)²].
 
-The official code, which is followed, shortens embeddings that are longer than √μ to that length (a ball, not a sphere;
-§6 writes of normalising) and divides the loss by μ. The second mean is over the N(N − 1) pairs i ≠ j of the two views.
+The official code, which is followed, shortens embeddings that are longer than √μ to that length (a ball, not a sphere)
+and divides the loss by μ. The second mean is over the N(N − 1) pairs i ≠ j of the two views.
 """
 
 import torch
