@@ -146,9 +146,9 @@ class MISSLForPreTraining(MISSLPreTrainedModel):
             own.load_state_dict(encoder.state_dict())
 
     def check_images(self, image_size: int, local_size: int | None = None, batch_size: int | None = None) -> None:
-        """Make sure that the encoders take views of those sizes, and batch norm batches of that many images. Freeze the
-        parameters that no image reaches (the mask token of a ViT, say): distributed training waits for the gradient of
-        everything that is not frozen.
+        """Make sure that the encoders take views of those sizes, and batch norm batches of that many images. Freeze
+        the parameters that no image reaches (the mask token of a ViT, say): distributed training waits for the
+        gradient of everything that is not frozen.
 
         Raises:
             UserError: if they do not.
@@ -156,8 +156,8 @@ class MISSLForPreTraining(MISSLPreTrainedModel):
         group = self.config.batch_norm_group_size
         if group is not None and batch_size is not None and batch_size % group:
             raise UserError(
-                f"batch_norm_group_size={group} does not divide --per_device_train_batch_size {batch_size}: change one "
-                f"of them (--set batch_norm_group_size=…)"
+                f"batch_norm_group_size={group} does not divide --per_device_train_batch_size {batch_size}: "
+                f"change one of them (--set batch_norm_group_size=…)"
             )
         for encoder, _ in self.branches.values():
             encoder.eval()  # leaves the statistics of batch norm alone

@@ -127,7 +127,7 @@ def test_stop_gradients_have_one_address():
             calls = [node for node in ast.walk(function) if isinstance(node, ast.Attribute) and node.attr == "detach"]
             if calls:
                 found[function.name] = len(calls)
-    assert found == {"forward": 2, "pretraining_output": 5}
+    assert found == {"compare": 2, "pretraining_output": 5}
 
 
 def test_files_stay_short():

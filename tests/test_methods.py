@@ -135,7 +135,7 @@ def test_training_on_separable_clusters_raises_the_value(method):
         if hasattr(model, "update_target"):
             model.update_target(0.9)
         values.append(outputs.value.item())
-    assert sum(values[-5:]) / 5 > sum(values[1:6]) / 5 + 0.1  # at the first step, a queue holds random directions
+    assert sum(values[-5:]) / 5 > sum(values[1:6]) / 5 + 0.05  # at the first step, a queue holds random directions
 
 
 # What the table prints

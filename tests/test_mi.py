@@ -49,6 +49,7 @@ def test_critics_score_every_pairing_as_their_formula_says(critic):
     by_hand = {
         "cosine": unit_x @ unit_y,
         "bilinear": x @ y,
+        "bounded_bilinear": x @ y / max(1, x.norm()) / max(1, y.norm()),
         "negative_squared_distance": -0.5 * (x - y).square().sum(),
         "normalized_l2": -0.5 * (unit_x - unit_y).square().sum(),
         "whitened_cosine": F.cosine_similarity(white(a)[3], white(b)[5], dim=0),

@@ -30,7 +30,7 @@ def test_norms_and_biases_do_not_decay_and_everything_that_learns_is_there(metho
 
 def plan_of(args):
     """Ten steps an epoch, and twenty epochs unless the arguments say otherwise."""
-    return Plan(args, num_images=320, global_batch=32)
+    return Plan(args, num_images=640)
 
 
 @pytest.mark.parametrize(("row", "expected"), [("simsiam", 0.5), ("byol", 0.25), ("moco_v3", 0.25), ("nnclr", 0.25)])

@@ -85,7 +85,7 @@ ORACLES = {
     "barlow_twins": lambda s: barlow_twins.loss(*s.z, 0.0051),
     "vicreg": lambda s: vicreg.loss(*s.z, 25, 25, 1),
     "w_mse": lambda s: w_mse.loss(*s.z, 1e-3) + w_mse.constant(),
-    "corinfomax": lambda s: corinfomax.loss(*s.z, 1000.0, 0.0, 1e-8),
+    "corinfomax": lambda s: corinfomax.loss(*s.z, 250.0, 0.0, 1e-8),
     "lejepa": lambda s: lejepa.loss(*s.z, directions(s.z[0].shape[1], draw=0), 0.02),
 }
 OF_OUR_OWN = {"jmi_taylor"}  # no other paper's: `test_theory` holds it against its derivation

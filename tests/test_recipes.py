@@ -25,6 +25,7 @@ from hf_mi_ssl import SDMIForPreTraining
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.methods import METHODS
 from hf_mi_ssl.training import MetricsLog, read_records
+from tests.conftest import SMALLER
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 FAST = ["--image_size", "16", "--per_device_train_batch_size", "16", "--num_train_epochs", "2", "--eval_steps", "100",
@@ -69,9 +70,9 @@ def run(method: str, output_dir, *argv) -> int:
     spec = importlib.util.spec_from_file_location("recipe", recipe_of(method))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    command = [str(recipe_of(method)), "--method", method, "--output_dir", str(output_dir), *map(str, argv)]
+    smaller = [f"{name}={value}" for name, value in SMALLER.items() if name in METHODS[method].columns]
     before = sys.argv
-    sys.argv = command
+    sys.argv = command(method, output_dir, *(["--set", *smaller] if smaller else []), *argv)
     try:
         return module.run_recipe(module.main, module.__doc__, method=METHODS[method].paradigm)
     finally:
@@ -499,8 +500,9 @@ def test_the_recipes_differ_in_names_and_in_the_m_step_only():
     for line in difflib.ndiff(sdmi.splitlines(), jmi.splitlines()):
         if line[0] in "+-" and line[1:].strip():
             inside_the_loop = line[2:].strip() in {
-                "for view_a, view_b in pairs:", "with accelerator.accumulate(network):", "optimizer.step()",
-                "optimizer.zero_grad()", "accelerator.backward(outputs.loss)", "outputs = network(view_a, view_b)",
+                "for pair in pairs:", "with accelerator.accumulate(network):", "optimizer.step()",
+                "optimizer.zero_grad()",
+                "outputs = forward_backward(accelerator, network, pair, args.per_device_train_batch_size)",
                 "if args.max_grad_norm and accelerator.sync_gradients:",
                 "accelerator.clip_grad_norm_(network.parameters(), args.max_grad_norm)",
             }  # fmt: skip

@@ -50,11 +50,15 @@ jmi(
     "spectral",
     "2106.04156",
     kind="surrogate",
-    relations="half of it is the uncentred second order of DV: at most ½ (χ² + 1), and χ² may exceed MI by far",
-    critic="cosine",
-    temperature=0.1,
+    relations="half of it is the uncentred second order of DV: at most ½ (χ² + 1), and χ² may exceed MI by far; "
+    "μ = 1, and another μ is the weight of squared_score",
+    critic="bounded_bilinear",
+    temperature=1.0,
     joint={"expected_score": 2.0},
     marginal={"squared_score": 1.0},
+    projector_hidden_size=2048,
+    projection_size=1000,
+    projector_output_norm=True,
 )
 jmi(
     "align_uniform",
@@ -105,4 +109,32 @@ jmi(
     marginal={},
     projector_hidden_size=1024,
     projection_size=64,
+)
+jmi(
+    "corinfomax",
+    "2209.07999",
+    kind="surrogate",
+    relations="invariance and log-determinant: the DV bound of T = −‖a − b‖²/2τ if embeddings are Gaussian with equal "
+    "covariances, up to scale; vicreg is its second order",
+    critic="normalized_l2",
+    temperature=1.0,
+    joint={"negative_mse_on_sphere": 250.0},
+    marginal={"log_det": 1.0},
+    projector_num_layers=3,
+    projector_hidden_size=2048,
+    projector_hidden_norm=False,
+    projection_size=64,
+)
+jmi(
+    "lejepa",
+    "2511.08544",
+    kind="surrogate",
+    relations="λ = 0.02: invariance and all moments at once, pulled to an isotropic Gaussian's, whose embeddings need "
+    "no other marginal; of two views' distances to their mean, a quarter of the squared distance is left",
+    critic="negative_squared_distance",
+    temperature=1.0,
+    joint={"negative_mse": 0.245},
+    marginal={"sketched_gaussianity": 0.02},
+    projector_num_layers=3,
+    projector_hidden_size=2048,
 )

@@ -38,6 +38,16 @@ def bilinear(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @critic
+def bounded_bilinear(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """T(a, b) = aᵀb / (max(1, ‖a‖) max(1, ‖b‖))
+
+    Embeddings stay in the unit ball (spectral contrastive learning, arXiv 2106.04156, official code): a cosine that
+    may be small because an embedding is.
+    """
+    return tuple(z / z.norm(dim=-1, keepdim=True).clamp_min(1) for z in (a, b))
+
+
+@critic
 def negative_squared_distance(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """T(a, b) = −½ ‖a − b‖²"""
     half_a, half_b = (-z.square().sum(-1, keepdim=True) / 2 for z in (a, b))

@@ -5,6 +5,7 @@ A term maps `Pairs` to a scalar; the first line of its docstring is its formula,
 
 from collections.abc import Callable
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from .pairs import Pairs, register
@@ -32,6 +33,15 @@ def negative_mse(p: Pairs) -> Tensor:
     `expected_score` of the critic −½ ‖a − b‖² at τ = 1.
     """
     return -(p.a - p.b).square().mean()
+
+
+@joint_term
+def negative_mse_on_sphere(p: Pairs) -> Tensor:
+    """J = −mean_{i,k} (a_ik/‖a_i‖ − b_ik/‖b_i‖)²
+
+    CorInfoMax (arXiv 2209.07999, official code). Relations: 2/D times `expected_score` of `normalized_l2`.
+    """
+    return -(F.normalize(p.a, dim=1) - F.normalize(p.b, dim=1)).square().mean()
 
 
 @joint_term

@@ -4,14 +4,12 @@ They cost the smaller of D² and N²: with fewer images than dimensions they wor
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .gram import log_det_shifted, squared_norm
 from .marginal import marginal_term
 from .pairs import Pairs
-
-_EPSILON = 1e-8
-_DIRECTIONS = 256
 
 
 @marginal_term
@@ -54,30 +52,37 @@ def _variances(centred: Tensor) -> Tensor:
 
 @marginal_term
 def log_det(p: Pairs) -> Tensor:
-    """M = −(1/D) Σ_z log det(Σ_z + ε I), ε = 1e-8, z = a and b
+    """M = −(1/D) Σ_z log det(Σ_z + 1e-8 I), Σ_z the covariance of z/‖z‖, z = a and b
 
-    CorInfoMax.
+    CorInfoMax (arXiv 2209.07999, official code with its running mean and covariance at forgetting factor 0: those of
+    the batch). Relations: for Gaussian embeddings of equal covariance the exact marginal of T = −‖a − b‖²/2τ is
+    −½ log det(I + 2Σ/τ), so that this is 4/D times it, τ/2 = 1e-8, up to a constant. In float64: a shift of 1e-8 is
+    lost in float32.
     """
     n, d = p.a.shape
-    return -sum(log_det_shifted(z / n**0.5, _EPSILON) for z in p.centred) / d
+    on_sphere = (F.normalize(z.double(), dim=1) for z in (p.a, p.b))
+    return -sum(log_det_shifted((z - z.mean(0)) / n**0.5, 1e-8) for z in on_sphere).to(p.a.dtype) / d
 
 
 @marginal_term
 def sketched_gaussianity(p: Pairs) -> Tensor:
-    """M = ½ Σ_z mean_w N ∫ |mean_i exp(i t wᵀz_i) − e^{−t²/2}|² e^{−t²/2} dt, w random directions, z = a and b
+    """M = ½ Σ_z mean_w N ∫ |mean_i exp(i t wᵀz_i) − e^{−t²/2}|² e^{−t²/2} dt, w 256 random directions, z = a and b
 
-    SIGReg.
+    SIGReg of LeJEPA (arXiv 2511.08544; official code: |t| ≤ 3, trapezoids): a test, one direction at a time, for the
+    isotropic Gaussian, whose covariance leaves no dimension unused. New directions in each draw, the same on every
+    process.
     """
-    generator = torch.Generator().manual_seed(p.draw)
-    directions = torch.randn(p.a.shape[1], _DIRECTIONS, generator=generator, dtype=p.a.dtype).to(p.a.device)
-    directions = directions / directions.norm(dim=0)
+    generator = torch.Generator().manual_seed(int(p.draw))
+    directions = torch.randn(p.a.shape[1], 256, generator=generator, dtype=torch.float64).to(p.a)
     t = torch.linspace(0, 3, 17, dtype=p.a.dtype, device=p.a.device)
     normal = torch.exp(-t.square() / 2)
-    weights = normal * (t[1] - t[0]) * 2
-    weights[[0, -1]] /= 2
     total = 0.0
     for z in (p.a, p.b):
-        angle = (z @ directions).unsqueeze(-1) * t  # (N, S, 17)
-        distance = (angle.cos().mean(0) - normal).square() + angle.sin().mean(0).square()
-        total = total + len(z) * (distance @ weights).mean()
+        angles = (z @ F.normalize(directions, dim=0)).unsqueeze(-1) * t  # (N, 256, 17)
+        distance = (angles.cos().mean(0) - normal).square() + angles.sin().mean(0).square()
+        total = total + 2 * len(z) * torch.trapezoid(distance * normal, t).mean()
     return total / 2
+
+
+def _variances(centred: Tensor) -> Tensor:
+    return centred.square().sum(0) / (len(centred) - 1)

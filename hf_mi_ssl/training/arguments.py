@@ -76,8 +76,8 @@ class PretrainingArguments:
 
     def __post_init__(self):
         for name in ("image_size", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs",
-                     "max_train_steps", "max_grad_norm", "contrast_batch_size", "checkpointing_steps", "checkpoints_total_limit",
-                     "eval_steps"):  # fmt: skip
+                     "max_train_steps", "max_grad_norm", "contrast_batch_size", "checkpointing_steps",
+                     "checkpoints_total_limit", "eval_steps"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise UserError(f"--{name} must be above 0, got {getattr(self, name)}")
         for name in ("learning_rate", "weight_decay", "weight_decay_end", "warmup_epochs", "freeze_prototypes_epochs",
