@@ -135,9 +135,9 @@ class Evaluation:
         return self._map(represent, part, [encoder])["h"], self._classes_of(part)
 
     def _pixels(self, part: Part) -> tuple[Tensor, Tensor]:
-        """The clean views themselves, (N, 3 · S · S) with S of at most 64, and their labels: what an encoder has to
+        """The clean views themselves, (N, 3 · S · S) with S of at most 32, and their labels: what an encoder has to
         beat. Of large data sets it is a part, so that no more than some gigabytes are held."""
-        side = min(self.recipe.size, 64)
+        side = min(self.recipe.size, 32)  # kNN costs S²
         part = part.sample(_PIXEL_BYTES // (12 * side * side), self.seed)
 
         def pixels(indices: Tensor, images: Tensor) -> dict[str, Tensor]:
