@@ -6,8 +6,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is import
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import shutil
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import ResNetConfig
 
 from hf_mi_ssl import JMIConfig, JMIForPreTraining, SDMIConfig, SDMIForPreTraining
@@ -54,3 +59,28 @@ def views():
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(12, 3, 16, 16, generator=generator)
     return tuple(images + 0.3 * torch.randn(12, 3, 16, 16, generator=generator) for _ in range(2))
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory) -> Path:
+    """96 training and 32 test images in two classes, of different sizes."""
+    root = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    for split, n in (("train", 48), ("test", 16)):
+        for label, colour in (("red", (200, 40, 40)), ("green", (40, 160, 40))):
+            (root / split / label).mkdir(parents=True)
+            for i in range(n):
+                height, width = 16 + i % 5, 16 + i % 3
+                noise = generator.integers(-40, 40, (height, width, 3))
+                pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(root / split / label / f"{i:03d}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def flat(folder, tmp_path_factory) -> Path:
+    """The same images without labels or splits: nothing to probe, so runs are short."""
+    root = tmp_path_factory.mktemp("flat")
+    for i, path in enumerate(sorted(folder.rglob("*.png"))):
+        shutil.copy(path, root / f"{i:03d}.png")
+    return root

@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -30,31 +29,6 @@ from tests.conftest import SMALLER
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 FAST = ["--image_size", "16", "--per_device_train_batch_size", "16", "--num_train_epochs", "2", "--eval_steps", "100",
         "--set", "projector_hidden_size=32", "projection_size=16", "--dataloader_num_workers", "0"]  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory) -> Path:
-    """96 training and 32 test images in two classes, of different sizes."""
-    root = tmp_path_factory.mktemp("images")
-    generator = np.random.default_rng(0)
-    for split, n in (("train", 48), ("test", 16)):
-        for label, colour in (("red", (200, 40, 40)), ("green", (40, 160, 40))):
-            (root / split / label).mkdir(parents=True)
-            for i in range(n):
-                height, width = 16 + i % 5, 16 + i % 3
-                noise = generator.integers(-40, 40, (height, width, 3))
-                pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(root / split / label / f"{i:03d}.png")
-    return root
-
-
-@pytest.fixture(scope="session")
-def flat(folder, tmp_path_factory) -> Path:
-    """The same images without labels or splits: nothing to probe, so runs are short."""
-    root = tmp_path_factory.mktemp("flat")
-    for i, path in enumerate(sorted(folder.rglob("*.png"))):
-        shutil.copy(path, root / f"{i:03d}.png")
-    return root
 
 
 def data(folder) -> list[str]:
