@@ -96,9 +96,7 @@ class MISSLForPreTraining(MISSLPreTrainedModel):
         self.encoder = build_encoder(config.encoder_config)
         self.projector = build_projector(config)
         self.objective = MIObjective(config.critic, config.temperature, config.joint, config.marginal)
-        self.register_buffer(
-            "draws", torch.zeros((), dtype=torch.int64)
-        )  # what a term that draws at random draws from
+        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))  # counts batches, for random terms
 
     def post_init(self) -> None:
         if self.config.batch_norm_group_size is not None:

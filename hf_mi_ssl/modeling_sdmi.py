@@ -81,11 +81,10 @@ class SDMIForPreTraining(MISSLForPreTraining):
 
     def compare(self, left: Embeddings, right: Embeddings, phase: str = "E") -> MIPreTrainingOutput:
         if phase == "E":
-            fixed, moving = {name: t.detach() for name, t in right.items()}, left  # the stop-gradient on g_ξ
-            p, t = gather_all(moving), gather_all(fixed)
+            right = {name: t.detach() for name, t in right.items()}  # the stop-gradient on g_ξ
         else:
-            fixed, moving = {name: p.detach() for name, p in left.items()}, right  # the stop-gradient on f_θ
-            p, t = gather_all(fixed), gather_all(moving)
+            left = {name: p.detach() for name, p in left.items()}  # the stop-gradient on f_θ
+        p, t = gather_all(left), gather_all(right)
         assigned = {name: self.assignment(target) for name, target in t.items()}
         negatives = None if self.queue is None else self.queue.embeddings.clone()  # backward needs them as they are
         bound = mean_bound(self.objective, p, assigned, negatives=negatives, draw=self.draws)
@@ -149,5 +148,5 @@ class SDMIForPreTraining(MISSLForPreTraining):
 
 
 def _held_fixed(fixed: bool) -> contextlib.AbstractContextManager:
-    """No graph for the branch that does not move: this saves memory, the stop-gradient itself is in `forward`."""
+    """No graph for the branch that does not move: this saves memory, the stop-gradient itself is in `compare`."""
     return torch.no_grad() if fixed else contextlib.nullcontext()
