@@ -202,22 +202,6 @@ def test_sdmi_is_the_donsker_varadhan_bound_of_two_encoders_with_one_of_them_fix
         torch.testing.assert_close(gradient, theirs[name], rtol=1e-6, atol=1e-9)
 
 
-# What the paper's two paradigms have to do with each other
-
-
-def test_a_stop_gradient_without_predictor_gives_half_the_joint_gradient(wide_views):
-    """Tied weights and both orders: the stop-gradient is vacuous, so the prototype needs two encoders in turn."""
-    columns = {"temperature": 0.5, "marginal": {"exact": 1.0}, "projector_num_layers": 2}
-    tied = small_model("simsiam", predictor_hidden_size=None, **columns).double()
-    joint = small_model("jmi", **columns).double()
-    joint.load_state_dict(tied.state_dict())
-    forward(tied, *wide_views).loss.backward()
-    forward(joint, *wide_views).loss.backward()
-    half = gradients(tied)
-    for name, whole in gradients(joint).items():
-        torch.testing.assert_close(2 * half[name], whole, rtol=1e-8, atol=1e-10)
-
-
 # What the table prints
 
 
