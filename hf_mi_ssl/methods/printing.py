@@ -10,7 +10,8 @@ from .registry import METHODS, get_method, import_file
 
 
 def markdown_table() -> str:
-    """The table as Markdown, sorted by paradigm; the README holds a copy and a test compares."""
+    """The table as Markdown, sorted by paradigm, and below it what each row relates to, for which no cell has room.
+    The README holds a copy and a test compares."""
     lines = [
         "| method | paradigm | critic / τ | objective L = J − M | target | J − M is | arXiv |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -22,7 +23,8 @@ def markdown_table() -> str:
         kind = "a bound" if row.kind == "bound" else "a surrogate"
         cells = [f"`{row.name}`", row.paradigm.upper(), critic, row.formula, target, kind, link]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    relations = [f"- `{row.name}`: {row.relations}." for row in METHODS.values()]
+    return "\n".join([*lines, "", "Relations: what each row equals, or how it relates to the others.", "", *relations])
 
 
 def describe(name: str) -> str:
