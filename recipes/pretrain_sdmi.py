@@ -102,8 +102,9 @@ def main(args: PretrainingArguments) -> None:
         measured = results(args, plan, accelerator, log, evaluations)
         write_json(output_dir / "results.json", measured)
         draw_figures(read_records(log.path), output_dir / "figures", f"{args.method} on {args.dataset_name}")
-        arxiv = get_method(args.method).arxiv
-        card = render_card(output_dir, CARD, formulas=config.formulas, kind=config.kind, arxiv=arxiv)
+        row = get_method(args.method)
+        facts = {"formulas": config.formulas, "kind": config.kind, "arxiv": row.arxiv, "relations": row.relations}
+        card = render_card(output_dir, CARD, **facts)
         (output_dir / "README.md").write_text(card)
         print(summary_table(measured), f"\nwritten to {output_dir}")
     accelerator.end_training()

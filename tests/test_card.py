@@ -8,6 +8,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from hf_mi_ssl import JMIConfig, SDMIConfig
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.hub import render_card
 
@@ -45,7 +46,8 @@ RESULTS = {
         evaluation("mi_h/smile", 4.56, ceiling=6.93),
     ],
 }
-ARGUMENTS = {"method": "jmi", "learning_rate": 0.001, "output_dir": "/home/somebody/run", "data_dir": None}
+ARGUMENTS = {"method": "jmi", "learning_rate": 0.001, "output_dir": "/home/somebody/run", "data_dir": None,
+             "imported": ["/home/somebody/my_method.py"]}  # fmt: skip
 ROW = {
     "method": "jmi",
     "critic": "cosine",
@@ -126,6 +128,22 @@ def test_the_row_is_shown_with_its_formulas(card):
     assert "| joint | expected\\_score | 1 | J = mean\\_i T(a\\_i, b\\_i) |" in card
     assert "| marginal | exact | 1 | M = log mean e^T |" in card
     assert "| `temperature` | 0.2 |" in card
+
+
+def test_every_column_of_either_paradigm_is_shown(tmp_path):
+    row = SDMIConfig.from_method("dino", queue_size=5, predictor_hidden_size=6, batch_norm_group_size=7).to_dict()
+    _, rows = table(render_card(write_run(tmp_path, row=row), TEMPLATE), "The method")
+    columns = {name.strip("`") for name, _ in rows}
+    assert columns | {"encoder_config", "joint", "marginal"} == set(SDMIConfig.columns())
+    assert set(JMIConfig.columns()) < set(SDMIConfig.columns())
+    assert ["`target_assignment`", "centering"] in rows
+
+
+def test_the_relations_are_said_to_be_those_of_the_row_in_the_table(tmp_path):
+    run = write_run(tmp_path)
+    card = render_card(run, TEMPLATE, relations="half of `x_y`; ‖p̄ − t̄‖²")
+    assert "\n\nThe table of methods says of jmi: half of \\`x\\_y\\`; ‖p̄ − t̄‖².\n" in card
+    assert "The table of methods says" not in render_card(run, TEMPLATE)
 
 
 def test_arguments_hardware_and_figures_are_told_but_not_where_files_lay(card):
@@ -217,7 +235,7 @@ def test_hostile_names_stay_text(tmp_path, name):
     row = ROW | {"method": name, "joint": {name: 1.0}}
     arguments = {name: name, "hub_model_id": name, "note": [name]}
     run = write_run(tmp_path, results, arguments, row, figures=("fig.png", "a](x) ![b.png"))
-    card = render_card(run, TEMPLATE, formulas={name: name}, kind="bound", arxiv=name)
+    card = render_card(run, TEMPLATE, formulas={name: name}, kind="bound", arxiv=name, relations=name)
 
     head, body = card.removeprefix("---\n").split("\n---\n", 1)
     data = yaml.safe_load(head)

@@ -13,6 +13,7 @@ from pathlib import Path
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
+from ..configuration import SDMIConfig
 from ..errors import UserError
 
 _OF = {"pixels": "pixels", "random": "random encoder", "trained": "trained encoder"}
@@ -20,11 +21,10 @@ _OF = {"pixels": "pixels", "random": "random encoder", "trained": "trained encod
 _SPACES = {"mi": "embeddings z", "mi_h": "representations h", "mi_target": "embeddings z, online and target"}
 # Estimators whose value is a lower bound on MI unless the evaluation's own `kind` says otherwise.
 _BOUNDS = {"cos_dv", "cos_dv_calibrated", "info_nce", "jsd"}
-_ROW = ("method", "critic", "temperature", "target", "target_init", "target_momentum", "m_step_every", "symmetric",
-        "predictor_hidden_size", "projector_hidden_size", "projector_num_layers", "projector_output_norm",
-        "projection_size")  # fmt: skip
+# The columns of a row, those of JMI among them; encoder and terms have places of their own on the card.
+_ROW = [column for column in SDMIConfig.columns() if column not in ("encoder_config", "joint", "marginal")]
 # Where files lay on the machine of the run is no fact about the model.
-_PLACES = {"output_dir", "data_dir", "data_files", "config", "resume_from_checkpoint"}
+_PLACES = {"output_dir", "data_dir", "data_files", "config", "resume_from_checkpoint", "imported"}
 
 
 def render_card(
@@ -34,6 +34,7 @@ def render_card(
     formulas: dict[str, str] | None = None,
     kind: str | None = None,
     arxiv: str | None = None,
+    relations: str | None = None,
 ) -> str:
     """The text of README.md for the run in `run_dir`.
 
@@ -44,6 +45,7 @@ def render_card(
         formulas: the formula line of the critic and of each term, by name.
         kind: whether the method's J − M is a `bound` on mutual information or a `surrogate`.
         arxiv: the id of the paper that the method comes from.
+        relations: what the method's row in the table equals, or how it relates to others.
 
     Raises:
         UserError: for a file that is not a JSON object.
@@ -62,6 +64,7 @@ def render_card(
     facts = {
         **{key: _text(results.get(key)) for key in ("method", "encoder", "dataset", "steps", "images_seen", "seed")},
         "kind": kind,
+        "relations": _text(relations, limit=400),
         "row": [(name, _text(row[name])) for name in _ROW if row.get(name) is not None],
         "terms": list(_terms(row, formulas or {})),
         "measurements": [_measurement(e) for e in sorted(evaluations, key=_place) if e not in shared],
