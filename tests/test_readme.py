@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = "".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
 # `test_import` runs what imports a file.
-LAUNCHES = [line for line in BLOCKS.splitlines() if "recipes/" in line and "--import" not in line]
+LAUNCHES = [line for line in BLOCKS.splitlines() if "recipes/pretrain_" in line and "--import" not in line]
 
 
 def test_the_table_of_methods_is_the_one_that_the_rows_make():

@@ -1,0 +1,374 @@
+"""The matrix of runs: what it declares, what is run and what is not, and a table that is made of files."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from hf_mi_ssl.errors import UserError
+from hf_mi_ssl.methods import METHODS
+
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+SMALL = {"name": "small", "methods": ["jmi", "simsiam", "sdmi"], "first": ["sdmi"], "datasets": {"shapes": {}}}
+
+
+@pytest.fixture
+def reproduce():
+    spec = importlib.util.spec_from_file_location("reproduce", RECIPES / "reproduce.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def matrix_file(tmp_path, **more) -> Path:
+    path = tmp_path / "matrix.yaml"
+    path.write_text(yaml.safe_dump(SMALL | more))
+    return path
+
+
+def runs_of(module, tmp_path, **more):
+    return module.declared_runs(module.read_matrix(matrix_file(tmp_path, **more)), tmp_path / "runs")
+
+
+# What a matrix declares
+
+
+def test_a_matrix_is_its_methods_times_data_sets_times_seeds_the_first_ones_first(reproduce, tmp_path):
+    runs = runs_of(reproduce, tmp_path, datasets={"a": {"image_size": 32}, "b": None}, seeds=[0, 7])
+    methods = ["sdmi", "jmi", "simsiam"]
+    expected = [f"{dataset}/{method}-seed{seed}" for seed in (0, 7) for dataset in "ab" for method in methods]
+    assert [run.name for run in runs] == expected
+    assert runs[-1].directory == tmp_path / "runs" / "small" / "b" / "simsiam-seed7"
+    assert [(run.args.method, run.args.seed, run.args.image_size) for run in runs[:2]] == [
+        ("sdmi", 0, 32),
+        ("jmi", 0, 32),
+    ]
+    assert runs[-1].args.image_size == 64
+
+
+def test_without_methods_a_matrix_has_every_row(reproduce, tmp_path):
+    methods = [run.method for run in runs_of(reproduce, tmp_path, methods=None, first=["jmi"])]
+    assert methods[0] == "jmi"
+    assert sorted(methods) == sorted(METHODS)
+
+
+def test_overrides_win_over_flags_and_columns_are_joined(reproduce, tmp_path):
+    flags = {"learning_rate": "3e-3", "set": {"projection_size": 16, "temperature": 0.3}}
+    overrides = {"jmi": {"learning_rate": 0.1, "set": {"temperature": 0.5, "marginal": {}}}}
+    sdmi, jmi, _ = runs_of(reproduce, tmp_path, flags=flags, overrides=overrides)
+    assert (sdmi.args.learning_rate, jmi.args.learning_rate) == (0.003, 0.1)
+    assert sdmi.args.columns == {"projection_size": 16, "temperature": 0.3}
+    assert jmi.args.columns == {"projection_size": 16, "temperature": 0.5, "marginal": {}}
+    assert (sdmi.kind, jmi.kind) == ("bound", "surrogate")  # without its marginal term J − M bounds nothing
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"first": ["simsam"]}, "did you mean 'simsiam'?"),
+        ({"overrides": {"jmy": {}}}, "did you mean 'jmi'?"),
+        ({"method": ["jmi"]}, "did you mean 'methods'?"),
+        ({"seeds": 3}, "`seeds` must be a list"),
+        ({"datasets": None}, "at least `name` and `datasets`"),
+        ({"flags": {"lerning_rate": 1}}, "did you mean --learning_rate?"),
+        ({"flags": {"set": {"temprature": 1}}}, "shapes/sdmi-seed0: unknown"),
+        ({"flags": {"seed": 1}}, "seed follows from a run's place"),
+    ],
+)
+def test_a_mistake_in_a_matrix_is_found_before_anything_runs(reproduce, tmp_path, more, said):
+    with pytest.raises(UserError) as error:
+        runs_of(reproduce, tmp_path, **more)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("path", sorted((RECIPES / "reproduce").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_matrix_is_understood_and_has_every_row(reproduce, path, tmp_path):
+    matrix = reproduce.read_matrix(path)
+    runs = reproduce.declared_runs(matrix, tmp_path, ["train=a.parquet", "test=b.parquet"])
+    assert {run.method for run in runs} == set(METHODS)
+    assert matrix["name"] == path.stem
+    assert all(run.args.files == {"train": "a.parquet", "test": "b.parquet"} for run in runs)
+    assert all(run.args.dataset_name == "parquet" for run in runs)
+
+
+# What is run
+
+
+# Stands in for the recipes: quick, and fails or waits where a file beside the run says so.
+RECIPE = """
+import json, os, sys, time, yaml
+from pathlib import Path
+assert sys.argv[1] == "--config" and sys.argv[3:] == ["--resume_from_checkpoint", "latest"], sys.argv
+run = yaml.safe_load(Path(sys.argv[2]).read_text())
+directory = Path(run["output_dir"])
+with open(directory / "calls", "a") as calls:
+    print(os.environ["OMP_NUM_THREADS"], os.getpid(), file=calls)
+print("said before")
+if (directory.parent / f"break-{run['method']}").exists():
+    raise ValueError("out of luck")
+if (directory.parent / f"wait-{run['method']}").exists():
+    time.sleep(60)
+(directory / "training_args.json").write_text(json.dumps(run))
+(directory / "results.json").write_text(os.environ["RESULTS"])
+"""
+
+
+def evaluation(name, value, encoder="trained", half=None, **more) -> dict:
+    ends = {"low": None, "high": None} if half is None else {"low": value - half, "high": value + half}
+    row = {"name": name, "value": value, "encoder": encoder, "branch": "online", "n": 1000, "split": "test"}
+    return row | ends | {"protocol": f"{name} as ever"} | more
+
+
+def results_of(knn: float, **more) -> dict:
+    """Made-up results."""
+    return {
+        "steps": 2, "images_seen": 128, "hardware": {"device": "Abacus", "threads": 1}, "versions": {"torch": "9.9"},
+        "timing": {"train_seconds": 90.0, "images_per_second": 123.4},
+        "evaluations": [
+            evaluation("knn_top1", 0.99, half=0.01, branch="target"),
+            evaluation("knn_top1", 0.25, "pixels", 0.05),
+            evaluation("knn_top1", 0.3, "random", 0.05),
+            evaluation("knn_top1", knn, half=0.05),
+            evaluation("linear_top1", 0.61, half=0.01),
+            evaluation("mi/cos_dv", 0.1, "random", 0.01, ceiling=6.5),
+            evaluation("mi/cos_dv", 1.5, half=0.25, ceiling=6.5),
+            evaluation("rank/effective_rank", 7.25),
+            evaluation("rank/rankme", 9.0),
+        ],
+    } | more  # fmt: skip
+
+
+@pytest.fixture
+def command(reproduce, tmp_path, monkeypatch):
+    """The command with the stand-in for recipes; returns its exit code."""
+    monkeypatch.setenv("RESULTS", json.dumps(results_of(0.5)))
+    monkeypatch.setattr(reproduce, "ROOT", tmp_path)
+    (tmp_path / "recipes").mkdir()
+    for paradigm in ("sdmi", "jmi"):
+        (tmp_path / "recipes" / f"pretrain_{paradigm}.py").write_text(RECIPE)
+    place(tmp_path).mkdir(parents=True)
+
+    def command(*argv, **more) -> int:
+        places = ["--output_dir", str(tmp_path / "runs"), "--results", str(tmp_path / "table.md")]
+        matrix = ["--matrix", str(matrix_file(tmp_path, **more))]
+        monkeypatch.setattr(sys, "argv", ["reproduce.py", *matrix, *places, *argv])
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            return reproduce.main()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    return command
+
+
+def place(tmp_path) -> Path:
+    return tmp_path / "runs" / "small" / "shapes"
+
+
+def calls(tmp_path) -> dict[str, int]:
+    """How often each method was run."""
+    return {path.parent.name: len(path.read_text().splitlines()) for path in place(tmp_path).glob("*/calls")}
+
+
+def test_runs_that_are_done_are_skipped_and_half_written_ones_run_again(command, tmp_path, capsys):
+    assert command("--methods", "jmi") == 0
+    assert calls(tmp_path) == {"jmi-seed0": 1}
+    half = place(tmp_path) / "simsiam-seed0"
+    half.mkdir()
+    (half / "metrics.jsonl").write_text('{"step": 1, "value": 3.0}\n')
+    (half / "results.json").write_text('{"method": "sims')
+    assert command("--dry_run") == 0
+    assert calls(tmp_path) == {"jmi-seed0": 1}
+    states = capsys.readouterr().out.splitlines()[-3:]
+    assert [line.split() for line in states] == [
+        ["shapes/sdmi-seed0", "to", "do"], ["shapes/jmi-seed0", "done"], ["shapes/simsiam-seed0", "to", "do"],
+    ]  # fmt: skip
+    assert command() == 0
+    assert calls(tmp_path) == {"jmi-seed0": 1, "simsiam-seed0": 1, "sdmi-seed0": 1}
+    assert "[2/2]" in capsys.readouterr().out
+    assert "Not done yet" not in (tmp_path / "table.md").read_text()
+
+
+def test_a_run_that_fails_is_reported_and_the_rest_go_on(command, tmp_path, capsys):
+    (place(tmp_path) / "break-jmi").touch()
+    assert command("--parallel", "2") == 1
+    assert "shapes/jmi-seed0 failed, 1: ValueError: out of luck" in capsys.readouterr().out
+    assert calls(tmp_path) == {"jmi-seed0": 1, "simsiam-seed0": 1, "sdmi-seed0": 1}
+    table = (tmp_path / "table.md").read_text()
+    assert "- `shapes/jmi-seed0`: to do" in table
+    assert "| `jmi` |" not in table
+    (place(tmp_path) / "break-jmi").unlink()
+    assert command() == 0
+    assert calls(tmp_path) == {"jmi-seed0": 2, "simsiam-seed0": 1, "sdmi-seed0": 1}
+
+
+def test_runs_side_by_side_share_the_cores(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert command("--parallel", "3") == 0
+    assert {path.read_text().split()[0] for path in place(tmp_path).glob("*/calls")} == {"2"}
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_ends_its_runs_and_the_same_command_continues(command, tmp_path, sent):
+    (place(tmp_path) / "wait-jmi").touch()
+
+    def interrupt():
+        while "jmi-seed0" not in calls(tmp_path):
+            time.sleep(0.02)
+        os.kill(os.getpid(), sent)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    assert command() == 1
+    thread.join()
+    process = int((place(tmp_path) / "jmi-seed0" / "calls").read_text().split()[1])
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+    assert calls(tmp_path) == {"sdmi-seed0": 1, "jmi-seed0": 1}  # the third was not begun
+    assert "| `sdmi` |" in (tmp_path / "table.md").read_text()
+    (place(tmp_path) / "wait-jmi").unlink()
+    assert command() == 0
+    assert calls(tmp_path) == {"sdmi-seed0": 1, "jmi-seed0": 2, "simsiam-seed0": 1}
+
+
+def test_a_run_that_was_done_with_other_arguments_is_refused(command, tmp_path):
+    assert command("--methods", "jmi") == 0
+    other = {"flags": {"learning_rate": 0.25}}
+    with pytest.raises(UserError, match=r"jmi-seed0 done with other arguments \(learning_rate 0.005 → 0.25\)"):
+        command(**other)
+    with pytest.raises(UserError, match="dataset_name 'shapes' → 'imagefolder'"):
+        command("--table_only", datasets={"shapes": {"dataset_name": "imagefolder", "data_dir": "x"}})
+    assert calls(tmp_path) == {"jmi-seed0": 1}
+    assert command("--table_only", flags={"dataloader_num_workers": 0, "report_to": "tensorboard"}) == 0
+
+
+def test_a_method_that_is_not_of_the_matrix_cannot_be_chosen(command):
+    with pytest.raises(UserError, match="did you mean 'simsiam'?"):
+        command("--methods", "simclam")
+    with pytest.raises(UserError, match="unknown method of this matrix 'vicreg'"):
+        command("--methods", "vicreg")
+
+
+# The table
+
+
+def write_run(run, knn: float, value: float, **more) -> None:
+    run.directory.mkdir(parents=True)
+    (run.directory / "training_args.json").write_text(json.dumps(run.args.to_dict()))
+    (run.directory / "results.json").write_text(json.dumps(results_of(knn, **more)))
+    records = [{"step": 1, "value": -1.0}, {"step": 2, "value": value}, {"step": 2, "eval/mi/cos_dv": 9}]
+    (run.directory / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def table_of(page: str) -> list[str]:
+    return [line for line in page.splitlines() if line.startswith("|")][2:]
+
+
+def test_the_table_is_what_the_files_say(reproduce, tmp_path):
+    path = matrix_file(tmp_path, notes="Two steps only.", overrides={"jmi": {"set": {"projection_size": 16}}})
+    matrix = reproduce.read_matrix(path)
+    sdmi, jmi, simsiam = reproduce.declared_runs(matrix, tmp_path / "runs")
+    write_run(jmi, 0.5, 2.0)
+    write_run(simsiam, 0.4, 1.0, timing={"train_seconds": 30, "images_per_second": 400.0})
+    page = reproduce.render(matrix, [sdmi, jmi, simsiam], path)
+    assert table_of(page) == [
+        "| pixels | | | | 25.0 (20.0 to 30.0) | — | | | | | | |",
+        "| random encoder | | | | 30.0 (25.0 to 35.0) | — | | | | | | |",
+        "| `simsiam` | SDMI | a surrogate | 1 of 1 | 40.0 (35.0 to 45.0) | 61.0 (60.0 to 62.0) | 1.00, not MI "
+        "| 1.50 (1.25 to 1.75); ceiling 6.50 | 7.2 | 9.0 | 400 | 0.5 |",
+        "| `jmi` | JMI | a bound | 1 of 1 | 50.0 (45.0 to 55.0) | 61.0 (60.0 to 62.0) | 2.00 nats "
+        "| 1.50 (1.25 to 1.75); ceiling 6.50 | 7.2 | 9.0 | 123 | 1.5 |",
+    ]
+    for said in (
+        "# small\n\nTwo steps only.\n",
+        "## Not done yet\n\n- `shapes/sdmi-seed0`: to do\n",
+        "- set:\n  - {projection_size: 16}: shapes/jmi-seed0\n  - {}: shapes/simsiam-seed0\n",
+        "- per_device_train_batch_size: 64\n",
+        "- steps: 2\n- images_seen: 128\n- hardware: {device: Abacus, threads: 1}\n- versions: {torch: 9.9}\n",
+        "- linear probe: linear_top1 as ever; n = 1,000 of test\n",
+        "python recipes/reproduce.py --matrix matrix.yaml\n",
+    ):
+        assert said in page
+    assert str(tmp_path) not in page  # where the files lay is no result
+
+    (jmi.directory / "metrics.jsonl").unlink()
+    write = results_of(0.5) | {"evaluations": [evaluation("knn_top1", 0.75, half=0.01)]}
+    (jmi.directory / "results.json").write_text(json.dumps(write))
+    again = table_of(reproduce.render(matrix, [sdmi, jmi, simsiam], path))
+    assert again[-1] == "| `jmi` | JMI | a bound | 1 of 1 | 75.0 (74.0 to 76.0) | — | — | — | — | — | 123 | 1.5 |"
+    assert again[:-1] == table_of(page)[:-1]
+
+
+def test_several_seeds_are_a_mean_with_its_deviation_and_n(reproduce, tmp_path):
+    path = matrix_file(tmp_path, methods=["jmi"], first=[], seeds=[0, 1, 2])
+    matrix = reproduce.read_matrix(path)
+    runs = reproduce.declared_runs(matrix, tmp_path / "runs")
+    for run, knn in zip(runs[:2], (0.4, 0.5)):
+        write_run(run, knn, 2.0)
+    pixels, _, jmi = table_of(reproduce.render(matrix, runs, path))
+    assert jmi.startswith("| `jmi` | JMI | a bound | 2 of 3 | 45.0 ± 7.1 (n = 2) | 61.0 ± 0.0 (n = 2) | 2.00 ± 0.00")
+    assert "25.0 ± 0.0 (n = 2)" in pixels
+
+
+def test_the_command_names_files_given_on_the_command_line_without_their_place(reproduce, tmp_path):
+    path = matrix_file(tmp_path, methods=["jmi"], first=[])
+    matrix = reproduce.read_matrix(path)
+    files = [f"train={tmp_path}/a.parquet", f"test={tmp_path}/b.parquet"]
+    runs = reproduce.declared_runs(matrix, tmp_path / "runs", files)
+    write_run(runs[0], 0.4, 2.0)
+    page = reproduce.render(matrix, runs, path)
+    assert "--matrix matrix.yaml --data_files train=a.parquet test=b.parquet\n```\n" in page
+    assert str(tmp_path) not in page
+    assert not reproduce.declared_runs(matrix, tmp_path / "runs")[0].changes()  # the data set from elsewhere
+
+
+# As a user runs it
+
+
+@pytest.mark.slow
+def test_two_runs_of_the_recipes_make_a_table(reproduce, tmp_path, monkeypatch):
+    generator = np.random.default_rng(0)
+    for split, n in (("train", 32), ("test", 16)):
+        for label in range(2):
+            (tmp_path / "images" / split / str(label)).mkdir(parents=True)
+            for i in range(n):
+                pixels = generator.integers(0, 160, (16, 16, 3), dtype=np.uint8) + np.uint8(90 * label)
+                Image.fromarray(pixels).save(tmp_path / "images" / split / str(label) / f"{i}.png")
+    flags = {"image_size": 16, "per_device_train_batch_size": 16, "max_train_steps": 2, "dataloader_num_workers": 0,
+             "set": {"projector_hidden_size": 32, "projection_size": 16}}  # fmt: skip
+    data = {"dataset_name": "imagefolder", "data_dir": str(tmp_path / "images")}
+    overrides = {"simsiam": {"set": {"predictor_hidden_size": 8}}}
+    matrix = matrix_file(
+        tmp_path, methods=["jmi", "simsiam"], first=[], datasets={"tiny": data}, flags=flags, overrides=overrides
+    )
+    command = [sys.executable, str(RECIPES / "reproduce.py"), "--matrix", str(matrix), "--parallel", "2",
+               "--output_dir", str(tmp_path / "runs"), "--results", str(tmp_path / "table.md")]  # fmt: skip
+    environment = os.environ | {"ACCELERATE_USE_CPU": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (tmp_path / "table.md").read_text()
+    assert [row.split(" | ")[0] for row in table_of(page)] == [
+        "| pixels",
+        "| random encoder",
+        "| `simsiam`",
+        "| `jmi`",
+    ]
+    results = json.loads((tmp_path / "runs" / "small" / "tiny" / "jmi-seed0" / "results.json").read_text())
+    knn = next(e for e in results["evaluations"] if e["name"] == "knn_top1" and e["encoder"] == "trained")
+    assert f"| {100 * knn['value']:.1f} (" in table_of(page)[-1]
+    assert str(tmp_path) not in page
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+    monkeypatch.setattr(sys, "argv", [*command[1:], "--table_only"])
+    assert reproduce.main() == 0
+    assert (tmp_path / "table.md").read_text() == page
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*") if path.is_file()} == before
