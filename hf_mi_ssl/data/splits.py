@@ -11,7 +11,7 @@ from ..errors import UserError
 from .corpora import load_corpus
 from .store import ImageReader, ImageStore, batch_indices, open_images, storage_size
 
-_EVALUATION_SPLITS = ("validation", "test")  # the first that exists, where none is named
+_EVALUATION_SPLITS = ("validation", "valid", "val", "dev", "test")  # the first that exists, where none is named
 _HELD_OUT = 0.1  # of train, where there is none
 
 

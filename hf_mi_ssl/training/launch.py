@@ -13,6 +13,8 @@ from .arguments import PretrainingArguments, parse_arguments
 from .plan import Plan
 from .records import write_json
 
+logger = logging.getLogger(__name__)
+
 
 def run_recipe(main: Callable[[PretrainingArguments], None], description: str, **defaults) -> int:
     """Parse the command line and call `main`; returns the exit code. What a user can put right is one line, and 2
@@ -82,4 +84,10 @@ def announce(args: PretrainingArguments, plan: Plan, accelerator: Accelerator, m
     if plan.accumulation > 1:
         accelerator.print(
             f"accumulating {plan.accumulation} batches: a loss compares the {plan.global_batch} images of one batch"
+        )
+    queue = getattr(model.config, "queue_size", None)  # JMI has none
+    if queue is not None and queue > len(train) / 4 and accelerator.is_main_process:
+        logger.warning(
+            f"queue_size={queue} is more than a quarter of the {len(train):,} training images: much of the queue "
+            f"would be other views of a batch's own images; lower it, e.g. --set queue_size={max(1, len(train) // 4)}"
         )
