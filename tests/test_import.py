@@ -125,7 +125,7 @@ def test_a_file_that_is_not_there_costs_one_line(tmp_path, monkeypatch, capsys):
     assert methods_command(monkeypatch, "--import", absent) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 2
-    assert all(line.endswith(f"--import {absent}: there is no such file") for line in errors)
+    assert all(line.endswith(f"--import {absent}: there is no such Python file (.py)") for line in errors)
 
 
 def test_a_method_that_no_file_adds_is_unknown(tmp_path, capsys):

@@ -79,8 +79,8 @@ def import_file(path: str) -> None:
     Raises:
         UserError: if there is no such file, or it fails.
     """
-    if not Path(path).is_file():
-        raise UserError(f"--import {path}: there is no such file")
+    if not Path(path).is_file() or Path(path).suffix != ".py":
+        raise UserError(f"--import {path}: there is no such Python file (.py)")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     try:
         spec.loader.exec_module(importlib.util.module_from_spec(spec))

@@ -46,10 +46,6 @@ def covariance(p: Pairs) -> Tensor:
     return sum((squared_norm(z, z) / (n - 1) ** 2 - _variances(z).square().sum()) / d for z in p.centred)
 
 
-def _variances(centred: Tensor) -> Tensor:
-    return centred.square().sum(0) / (len(centred) - 1)
-
-
 @marginal_term
 def log_det(p: Pairs) -> Tensor:
     """M = −(1/D) Σ_z log det(Σ_z + 1e-8 I), Σ_z the covariance of z/‖z‖, z = a and b
