@@ -97,8 +97,8 @@ def test_a_collective_whose_result_is_thrown_away_would_leave_the_statistics_of_
 
 @pytest.mark.parametrize("name", ROWS)
 def test_two_views_through_ddp_do_not_fail_in_backward(name, one, two):
-    """Nor does a queue that is pushed between forward and backward: both views go through one forward, and what it
-    writes in place no graph needs. Two steps, so that what the first leaves behind is seen by the second."""
+    """Both views go through one forward, and what it writes in place no graph needs. Two steps, so that what the first
+    leaves behind is seen by the second."""
     for found in two:
         torch.testing.assert_close(found[name][0], one[name][0], rtol=1e-9, atol=1e-11)
         for key, value in one[name][2].items():
