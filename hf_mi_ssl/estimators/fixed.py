@@ -204,8 +204,9 @@ class DensityRatio(_Platt):
 class SMILE(_Platt):
     """I ≈ mean_i S_ii − log mean_{i≠j} e^{clip(S_ij, −5, 5)}, S = β cos + c (arXiv 1910.06222)
 
-    No bound: clipping takes the largest ratios out of the marginal term, more of them the larger MI is. It is not invariant to a shift of S, which
-    is why S is a fitted log-ratio and never a raw cosine/τ. Less variance than DV.
+    No bound: clipping takes the largest ratios out of the marginal term, more of them the larger MI is. It is not
+    invariant to a shift of S, which is why S is a fitted log-ratio and never a raw cosine/τ. Less variance than DV.
+    The interval leaves out the error of the fit.
     """
 
     kind, clip = "plugin", 5.0

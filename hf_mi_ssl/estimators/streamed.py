@@ -1,7 +1,7 @@
 """The cosines of all re-pairings of a sample, summed block by block: memory linear in N, whatever is measured.
 
-A kernel is a tuple (class, constants …) of a class from below. `Cosines.sums` makes the sums of all the kernels that it
-is given in one pass over the blocks; equal kernels are computed once.
+A kernel is a tuple (class, constants …) of a class from below. `Cosines.sums` makes the sums of all the kernels given
+to it in one pass over the blocks; equal kernels are computed once.
 """
 
 import math
@@ -31,7 +31,7 @@ class Cosines:
         if z_a.ndim != 2 or z_a.shape != z_b.shape or len(z_a) < 2:
             raise UserError(f"pairs need two (N, D) tensors of one shape, N ≥ 2; got {[*z_a.shape]}, {[*z_b.shape]}")
         if not (z_a.isfinite().all() and z_b.isfinite().all()):
-            raise UserError("embeddings hold NaN or infinity, so mutual information is undefined; check the checkpoint")
+            raise UserError("embeddings hold NaN or infinity, so their MI is undefined; check the checkpoint")
         wide = (z.detach() if z.dtype == torch.float64 else z.detach().float() for z in (z_a, z_b))
         self.a, self.b = cosine(*wide)
         self.positives = (self.a * self.b).sum(1).double()
