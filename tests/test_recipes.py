@@ -119,7 +119,7 @@ def test_the_log_has_a_line_for_each_step_with_exactly_the_keys_of_the_design(fi
     assert [record["step"] for record in evaluations] == [0, 12]
     spaces, estimators = ("mi", "mi_h", "mi_target"), ("cos_dv", "cos_dv_calibrated", "info_nce", "jsd")
     keys = {f"eval/{space}/{name}{part}" for space in spaces for name in estimators
-            for part in ("", "/ceiling", "/low", "/high", "/n")}  # fmt: skip
+            for part in ("", "/ceiling", "/saturated", "/low", "/high", "/n")}  # fmt: skip
     keys |= {"eval/rank/rankme", "eval/rank/effective_rank", "eval/collapse/std", "eval/knn_top1", "eval/linear_top1"}
     for record in evaluations:
         assert set(record) == keys | {"step", "epoch"}

@@ -2,24 +2,32 @@
 
 from .fixed import (
     JSD,
+    NWJ,
+    SMILE,
     TRACKED,
     TRACKING_TEMPERATURE,
     CalibratedCosDV,
     CosDV,
+    DensityRatio,
     InfoNCE,
-    cross_fit,
+    RowWiseDV,
     track,
 )
+from .fixed_critic import cross_fit
 from .result import MIEstimate
 
 __all__ = [
     "JSD",
+    "NWJ",
+    "SMILE",
     "TRACKED",
     "TRACKING_TEMPERATURE",
     "CalibratedCosDV",
     "CosDV",
+    "DensityRatio",
     "InfoNCE",
     "MIEstimate",
+    "RowWiseDV",
     "cross_fit",
     "track",
 ]

@@ -9,14 +9,11 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..mi.pairs import off_diagonal
+from .streamed import Law
 
 MAX_SCALE = 200.0  # of the cosine; a sample whose positives and negatives separate would send the scale to infinity
-
-Law = tuple[Tensor, Tensor]  # values (K,), weights (K,) that sum to 1, float64
 
 
 def root(function: Callable[[float], tuple[float, float]], low: float, high: float) -> float:
@@ -41,16 +38,6 @@ def root(function: Callable[[float], tuple[float, float]], low: float, high: flo
     return x
 
 
-def negative_law(scores: Tensor, bins: int = 8192) -> Law:
-    """The histogram of the off-diagonal cosines of (N, N) scores; the mean of its values stands for each bin."""
-    t = off_diagonal(scores).flatten()
-    index = ((t + 1) * (bins / 2)).long().clamp_(0, bins - 1)
-    count = torch.bincount(index, minlength=bins).double()
-    total = torch.bincount(index, weights=t.double(), minlength=bins)
-    seen = count > 0
-    return total[seen] / count[seen], count[seen] / count.sum()
-
-
 def sphere_law(dimension: int, points: int = 2048) -> Law:
     """The cosine of two uniform directions of R^D: density ∝ (1 − t²)^{(D−3)/2}; t = ±1 for D = 1."""
     if dimension == 1:
@@ -59,13 +46,12 @@ def sphere_law(dimension: int, points: int = 2048) -> Law:
     return phi.sin(), torch.softmax((dimension - 2) * phi.cos().log(), 0)
 
 
-def best_dv_scale(scores: Tensor) -> float:
-    """argmax_{0 ≤ β ≤ 200} [β mean_i S_ii − log E_q e^{βS}], a concave problem; 0 where positives score no higher.
+def best_dv_scale(positives: Tensor, law: Law) -> float:
+    """argmax_{0 ≤ β ≤ 200} [β mean_i s_i − log E_q e^{βt}], a concave problem; 0 where positives score no higher.
 
     Its maximum is the Cramér rate function of the negative cosines at the mean positive one.
     """
-    positive = scores.diagonal().double().mean().item()
-    t, w = negative_law(scores)
+    positive, (t, w) = positives.double().mean().item(), law
 
     def slope(scale: float) -> tuple[float, float]:
         tilted = torch.softmax(w.log() + scale * t, 0)
@@ -81,7 +67,7 @@ def platt(positives: Tensor, law: Law) -> tuple[float, float]:
     The logistic regression "joint or product?" on one score. c is maximised out, so that two nested
     one-dimensional searches stay safe where the classes separate.
     """
-    s, (t, w) = positives.double(), law
+    s, (t, w) = positives.double().cpu(), law
 
     def offset(scale: float) -> float:
         def slope(c: float) -> tuple[float, float]:
@@ -125,9 +111,6 @@ def mi_of_jsd(jsd: float) -> float:
 
 
 @lru_cache
-def sphere_jsd(dimension: int) -> float:
-    """The Jensen–Shannon divergence that a scaled cosine finds between perfect alignment and uniform pairings."""
-    t, w = sphere_law(dimension)
-    scale, c = platt(torch.ones(1), (t, w))
-    one = torch.tensor(scale + c, dtype=torch.float64)
-    return (math.log(2) - (F.softplus(-one) + w @ F.softplus(scale * t + c)) / 2).item()
+def sphere_platt(dimension: int) -> tuple[float, float]:
+    """`platt` of perfect alignment against uniform pairings: the scale and offset of the best possible cosines."""
+    return platt(torch.ones(1), sphere_law(dimension))

@@ -1,126 +1,38 @@
-"""Fixed-critic estimators: lower bounds on I(z_a; z_b) from the cosine of held-out pairs. No network is trained.
+"""Fixed-critic estimators: MI from the cosine of held-out pairs. No network is trained.
 
 At one fixed temperature for every method (`TRACKING_TEMPERATURE`) two runs can be compared; with its scale calibrated
-on the other half of the pairs the cosine certifies all that it can. Negatives are all re-pairings i ≠ j of the sample.
+on the other half of the pairs the cosine certifies all that it can. Negatives are all re-pairings i ≠ j of the sample,
+E_q is the mean over them; sums go block by block, so that memory is linear in n.
 """
 
 import math
-from collections.abc import Callable
-from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import counter
 from ..errors import UserError
 from ..mi import bounds
-from ..mi.critics import cosine, score_matrix
-from ..mi.pairs import off_diagonal
-from .calibration import MAX_SCALE, best_dv_scale, mi_of_jsd, negative_law, platt, sphere_jsd
+from .calibration import MAX_SCALE, best_dv_scale, mi_of_jsd, platt, sphere_law, sphere_platt
+from .fixed_critic import FixedCritic, cross_fit_all
 from .result import MIEstimate
+from .streamed import ClippedExponential, Exponential, Kernel, Law, Softplus
 
 TRACKING_TEMPERATURE = 0.2
-_Z95 = 1.959964
 
 
-def _cosines(z_a: Tensor, z_b: Tensor) -> Tensor:
-    """The (N, N) cosines of (N, D) and (N, D) embeddings, in float32 or wider."""
-    if z_a.ndim != 2 or z_a.shape != z_b.shape or len(z_a) < 2:
-        raise UserError(f"pairs need two (N, D) tensors of one shape, N ≥ 2; got {[*z_a.shape]} and {[*z_b.shape]}")
-    if not (z_a.isfinite().all() and z_b.isfinite().all()):
-        raise UserError("embeddings hold NaN or infinity, so mutual information is undefined; check the checkpoint")
-    with torch.autocast(z_a.device.type, enabled=False):
-        return score_matrix(
-            cosine, *(z if z.dtype == torch.float64 else z.float() for z in (z_a.detach(), z_b.detach()))
-        )
-
-
-def _dv_with_influence(scores: Tensor) -> tuple[float, Tensor]:
-    """DV and the pairs' influences ψ_i = (S_ii − m) − (r_i + c_i − 2), r and c the row and column means of e^S/Z."""
-    positive, n = scores.diagonal(), len(scores)
-    log_z = torch.logsumexp(off_diagonal(scores), (0, 1)) - math.log(n * (n - 1))
-    ratio = (scores - log_z).exp().fill_diagonal_(0) / (n - 1)
-    return bounds.dv(scores).item(), (positive - positive.mean()) - (ratio.sum(1) + ratio.sum(0) - 2)
-
-
-class FixedCritic:
-    """A lower bound on MI, in nats, from the cosines of pairs: `fit` on some pairs, `estimate` on others.
-
-    Subclasses say what is fitted, the statistic with the pairs' influences on it, and what perfect embeddings reach.
-    """
-
-    fits = False  # whether `fit` sets constants, which must then be judged on other pairs
-    floor = -math.inf  # a calibrated critic may always say nothing: 0
-
-    def fit(self, z_a: Tensor, z_b: Tensor) -> Self:
-        """Set the critic's free constants on pairs (N, D), (N, D). Raises UserError for unusable pairs."""
-        self.fit_scores(_cosines(z_a, z_b))
-        return self
-
-    def estimate(self, z_a: Tensor, z_b: Tensor, split: str = "held-out") -> MIEstimate:
-        """Measure pairs (N, D), (N, D), which `fit` must not have seen. Raises UserError for unusable pairs."""
-        part = self.measure(_cosines(z_a, z_b))
-        return self.report([part], self.describe() + " fitted on other pairs" * self.fits, z_a.shape, split)
-
-    def fit_scores(self, scores: Tensor) -> None:
-        """Set the critic's free constants on (N, N) cosines; there are none by default."""
-
-    def influence(self, scores: Tensor) -> tuple[float, Tensor]:
-        """The statistic of (N, N) cosines, and the influence of each pair on it, (N,)."""
-        raise NotImplementedError
-
-    def reach(self, n: int, dimension: int) -> float:
-        """The most, in nats, that the critic says of n perfectly aligned pairs, uniform on the sphere of R^D."""
-        raise NotImplementedError
-
-    def describe(self) -> str:
-        """The critic and its constants, in words."""
-        raise NotImplementedError
-
-    def to_nats(self, statistic: float) -> float:
-        """The statistic as a lower bound on MI; a rising function."""
-        return statistic
-
-    def measure(self, scores: Tensor) -> tuple[float, float]:
-        """The statistic of (N, N) cosines and its standard error."""
-        value, influence = self.influence(scores)
-        return value, (influence.double().std() / math.sqrt(len(scores))).item()
-
-    def report(
-        self, parts: list[tuple[float, float]], protocol: str, shape: tuple[int, int], split: str
-    ) -> MIEstimate:
-        """The mean of independent parts (statistic, standard error), in nats, with its interval and ceiling."""
-        n, dimension = shape
-        statistic = sum(value for value, _ in parts) / len(parts)
-        error = math.hypot(*(error for _, error in parts)) / len(parts)
-        low, value, high = (self.to_nats(statistic + k * _Z95 * error) for k in (-1, 0, 1))
-        most = math.log(n)  # no sample of n certifies more with confidence (arXiv 1811.04251)
-        ceiling = min(most, self.reach(n, dimension))
-        warnings = {
-            "above 90 % of its ceiling: the mutual information may be larger": value > 0.9 * ceiling,
-            "cut to log n: use more pairs": value > most,
-            "negative, which says nothing: the temperature does not suit these embeddings": high < 0,
-        }
-        return MIEstimate(
-            value=min(max(value, self.floor), most),
-            kind="lower_bound",
-            standard_error=(high - low) / (2 * _Z95),
-            low=min(max(low, self.floor), most),
-            high=min(max(high, self.floor), most),
-            ceiling=ceiling,
-            n=n,
-            split=split,
-            protocol=protocol,
-            warnings=tuple(text for text, holds in warnings.items() if holds),
-        )
+def _marginal_influence(sums: Exponential) -> Tensor:
+    """(r_i − 1) + (c_i − 1), r and c the row and column means of e^S/Z, (N,): the pairs' influences on log Z."""
+    return (sums.rows - sums.log_z).exp() + sums.columns - 2
 
 
 class CosDV(FixedCritic):
     """L = mean_i S_ii − log mean_{i≠j} e^{S_ij}, S = cos/τ: the Donsker–Varadhan bound at one fixed temperature.
 
-    At most 1/τ − log E_t[e^{t/τ}], t the cosine of two random directions: e^{t/τ} is a positive definite kernel, so
-    no other aligned embedding has a smaller marginal term than the uniform one.
+    A lower bound in the population; a sample's is too high by ½ var(Z)/Z², below 1e-3 nats at the tracking
+    temperature. At most 1/τ − log E_t[e^{t/τ}], t the cosine of two random
+    directions: e^{t/τ} is a positive definite kernel, so no other aligned embedding has a smaller marginal term than
+    the uniform one.
     """
 
     def __init__(self, temperature: float = TRACKING_TEMPERATURE):
@@ -128,8 +40,12 @@ class CosDV(FixedCritic):
             raise UserError(f"the temperature must be positive, not {temperature}")
         self.temperature = temperature
 
-    def influence(self, scores: Tensor) -> tuple[float, Tensor]:
-        return _dv_with_influence(scores / self.temperature)
+    def kernel(self) -> Kernel:
+        return Exponential, 1 / self.temperature
+
+    def influence(self, positives: Tensor, sums: Exponential) -> tuple[float, Tensor]:
+        own = positives / self.temperature
+        return own.mean().item() - sums.log_z, own - own.mean() - _marginal_influence(sums)
 
     def reach(self, n: int, dimension: int) -> float:
         return bounds.uniform_sphere_dv(dimension, self.temperature)
@@ -138,13 +54,33 @@ class CosDV(FixedCritic):
         return f"cosine critic at temperature {self.temperature:g}, negatives: all re-pairings i ≠ j"
 
 
-class InfoNCE(CosDV):
-    """L = mean_i [S_ii − log mean_j e^{S_ij}], S = cos/τ (arXiv 1807.03748): at most log n, the positive included."""
+class RowWiseDV(CosDV):
+    """L = mean_i [S_ii − log mean_{j≠i} e^{S_ij}], S = cos/τ: each a_i has its own partition function.
 
-    def influence(self, scores: Tensor) -> tuple[float, Tensor]:
-        scores = scores / self.temperature
-        own = scores.diagonal() - torch.logsumexp(scores, 1)
-        return bounds.info_nce(scores).item(), own - own.mean() - (torch.softmax(scores, 1).sum(0) - 1)
+    A lower bound in the population and, by Jensen, never below `CosDV`. A sample's is too high by
+    ½ mean_i var(Z_i)/Z_i², n times that of `CosDV`: for temperatures at which one negative does not rule a row. The
+    uniform sphere is its ceiling too: it maximises the diversity of a positive definite similarity at every order
+    (arXiv 1908.11184), DV is order 2 and this order 1.
+    """
+
+    def influence(self, positives: Tensor, sums: Exponential) -> tuple[float, Tensor]:
+        own = positives / self.temperature - sums.rows
+        return own.mean().item(), own - own.mean() - (sums.shares - 1)
+
+    def describe(self) -> str:
+        return f"cosine critic at temperature {self.temperature:g}, each row against its n − 1 negatives"
+
+
+class InfoNCE(CosDV):
+    """L = mean_i [S_ii − log mean_j e^{S_ij}], S = cos/τ (arXiv 1807.03748): at most log n, the positive included.
+
+    A lower bound, also in the mean over samples of n; low variance, low by more the nearer MI comes to log n. Two
+    values compare at one n only.
+    """
+
+    def influence(self, positives: Tensor, sums: Exponential) -> tuple[float, Tensor]:
+        own = sums.log_own + math.log(len(positives))
+        return own.mean().item(), own - own.mean() - (sums.shares_with_own - 1)
 
     def reach(self, n: int, dimension: int) -> float:
         return math.log(n) - math.log1p((n - 1) * math.exp(-super().reach(n, dimension)))
@@ -156,17 +92,22 @@ class InfoNCE(CosDV):
 class CalibratedCosDV(FixedCritic):
     """L = max_β [β mean_i S_ii − log mean_{i≠j} e^{β S_ij}], S = cos, 0 ≤ β ≤ 200: all that the cosine certifies.
 
-    β is fitted on pairs other than those it is measured on. Not below any fixed temperature, up to the fit's error.
+    A lower bound: β is fitted on pairs other than those it is measured on. Bias and variance are those of `CosDV` at
+    β, and the fit's error counts to second order only. Not below any fixed temperature, up to that error.
     """
 
     fits, floor = True, 0.0
     scale: float | None = None
 
-    def fit_scores(self, scores: Tensor) -> None:
-        self.scale = best_dv_scale(scores)
+    def fit_law(self, positives: Tensor, law: Law) -> None:
+        self.scale = best_dv_scale(positives, law)
 
-    def influence(self, scores: Tensor) -> tuple[float, Tensor]:
-        return _dv_with_influence(_fitted(self.scale) * scores)
+    def kernel(self) -> Kernel:
+        return Exponential, _fitted(self.scale)
+
+    def influence(self, positives: Tensor, sums: Exponential) -> tuple[float, Tensor]:
+        own = self.scale * positives
+        return own.mean().item() - sums.log_z, own - own.mean() - _marginal_influence(sums)
 
     def reach(self, n: int, dimension: int) -> float:
         return bounds.uniform_sphere_dv(dimension, 1 / MAX_SCALE)
@@ -176,32 +117,110 @@ class CalibratedCosDV(FixedCritic):
         return f"cosine critic with scale {_fitted(self.scale):.4g}{capped}"
 
 
-class JSD(FixedCritic):
-    """L = Ξ⁻¹(log 2 + ½ [−mean_i softplus(−S_ii) − mean_{i≠j} softplus(S_ij)]), S = β cos + c, 0 ≤ β ≤ 200
+class NWJ(CalibratedCosDV):
+    """L = mean_i S_ii − e⁻¹ mean_{i≠j} e^{S_ij}, S = β cos + c, (β, c) its maximum on other pairs: c = 1 − log Z(β).
 
-    A lower bound on the Jensen–Shannon divergence of joint and product, and through the least MI that a divergence
-    implies one on MI (arXiv 2510.20644). Low variance; conservative except for cluster structure.
+    A lower bound without bias on a sample (Nguyen, Wainwright and Jordan; arXiv 1905.06922); its variance grows like
+    e^{2 MI}. At its maximum over c it is DV: what it loses against `CalibratedCosDV` is the error of the fit.
     """
 
-    fits, floor, to_nats = True, 0.0, staticmethod(mi_of_jsd)
+    log_z = 0.0
+
+    def fit_law(self, positives: Tensor, law: Law) -> None:
+        super().fit_law(positives, law)
+        t, w = law
+        self.log_z = torch.logsumexp(w.log() + self.scale * t, 0).item()
+
+    def influence(self, positives: Tensor, sums: Exponential) -> tuple[float, Tensor]:
+        own, ratio = self.scale * positives, math.exp(sums.log_z - self.log_z)
+        value = own.mean().item() - self.log_z + 1 - ratio
+        return value, own - own.mean() - ratio * _marginal_influence(sums)
+
+    def describe(self) -> str:
+        return f"{super().describe()} and offset {1 - self.log_z:.4g}"
+
+
+class _Platt(FixedCritic):
+    """S = β cos + c, the logistic regression "joint or product?" on other pairs: an estimate of the log-ratio."""
+
+    fits, floor = True, 0.0
     scale: float | None = None
     offset: float | None = None
 
-    def fit_scores(self, scores: Tensor) -> None:
-        self.scale, self.offset = platt(scores.diagonal(), negative_law(scores))
+    def fit_law(self, positives: Tensor, law: Law) -> None:
+        self.scale, self.offset = platt(positives, law)
 
-    def influence(self, scores: Tensor) -> tuple[float, Tensor]:
-        scores = _fitted(self.scale) * scores + _fitted(self.offset)
-        own = -F.softplus(-scores.diagonal())
-        negative = F.softplus(scores).fill_diagonal_(0) / (len(scores) - 1)
-        paired = negative.sum(1) + negative.sum(0)
-        return math.log(2) + bounds.jsd(scores).item() / 2, (own - own.mean() - (paired - paired.mean())) / 2
-
-    def reach(self, n: int, dimension: int) -> float:
-        return mi_of_jsd(sphere_jsd(dimension))
+    def logits(self, positives: Tensor) -> Tensor:
+        return _fitted(self.scale) * positives + _fitted(self.offset)
 
     def describe(self) -> str:
         return f"cosine critic with scale {_fitted(self.scale):.4g} and offset {_fitted(self.offset):.4g}"
+
+
+class JSD(_Platt):
+    """L = Ξ⁻¹(log 2 + ½ [−mean_i softplus(−S_ii) − mean_{i≠j} softplus(S_ij)]), S = β cos + c, 0 ≤ β ≤ 200
+
+    A lower bound on the Jensen–Shannon divergence of joint and product, without bias on a sample, and through the
+    least MI that a divergence implies one on MI (arXiv 2510.20644). Low variance; conservative except for cluster
+    structure.
+    """
+
+    to_nats = staticmethod(mi_of_jsd)
+
+    def kernel(self) -> Kernel:
+        return Softplus, _fitted(self.scale), _fitted(self.offset)
+
+    def influence(self, positives: Tensor, sums: Softplus) -> tuple[float, Tensor]:
+        own, paired = -F.softplus(-self.logits(positives)), sums.rows + sums.columns
+        value = math.log(2) + (own.mean() - sums.rows.mean()).item() / 2
+        return value, (own - own.mean() - (paired - paired.mean())) / 2
+
+    def reach(self, n: int, dimension: int) -> float:
+        (scale, c), (t, w) = sphere_platt(dimension), sphere_law(dimension)
+        loss = math.log1p(math.exp(-scale - c)) + (w @ F.softplus(scale * t + c)).item()
+        return mi_of_jsd(math.log(2) - loss / 2)
+
+
+class DensityRatio(_Platt):
+    """I ≈ mean_i S_ii, S = β cos + c the logistic regression's log-ratio (the read-out of JSD critics, 1808.06670)
+
+    No bound: it trusts the ratio instead of normalising it. Low variance; its bias is the misfit of the
+    logits under the joint, of either sign, and the interval leaves out the error of the fit.
+    """
+
+    kind = "plugin"
+
+    def kernel(self) -> Kernel:
+        return None
+
+    def influence(self, positives: Tensor, sums: None) -> tuple[float, Tensor]:
+        own = self.logits(positives)
+        return own.mean().item(), own - own.mean()
+
+    def reach(self, n: int, dimension: int) -> float:
+        return sum(sphere_platt(dimension))
+
+
+class SMILE(_Platt):
+    """I ≈ mean_i S_ii − log mean_{i≠j} e^{clip(S_ij, −5, 5)}, S = β cos + c (arXiv 1910.06222)
+
+    No bound: clipping takes the largest ratios out of the marginal term, more of them the larger MI is. It is not
+    invariant to a shift of S, which is why S is a fitted log-ratio and never a raw cosine/τ. Less variance than DV.
+    The interval leaves out the error of the fit.
+    """
+
+    kind, clip = "plugin", 5.0
+
+    def kernel(self) -> Kernel:
+        return ClippedExponential, _fitted(self.scale), _fitted(self.offset), self.clip
+
+    def influence(self, positives: Tensor, sums: ClippedExponential) -> tuple[float, Tensor]:
+        own, z = self.logits(positives), sums.rows.mean()
+        return (own.mean() - z.log()).item(), own - own.mean() - ((sums.rows + sums.columns) / z - 2)
+
+    def reach(self, n: int, dimension: int) -> float:
+        (scale, c), (t, w) = sphere_platt(dimension), sphere_law(dimension)
+        return scale + c - (w @ (scale * t + c).clamp(-self.clip, self.clip).exp()).log().item()
 
 
 def _fitted(constant: float | None) -> float:
@@ -210,41 +229,19 @@ def _fitted(constant: float | None) -> float:
     return constant
 
 
-def _cross_fit_scores(estimator: FixedCritic, scores: Tensor, dimension: int, split: str) -> MIEstimate:
-    n = len(scores)
-    if not estimator.fits:
-        return estimator.report([estimator.measure(scores)], estimator.describe(), (n, dimension), split)
-    if n < 4:
-        raise UserError(f"cross-fitting halves the pairs and needs at least 4, not {n}")
-    order = counter.permutation(n, "estimators/halves").to(scores.device)
-    halves = [scores[half][:, half] for half in (order[: n // 2], order[n // 2 :])]
-    parts, critics = [], []
-    for fitted_on, measured_on in (halves, halves[::-1]):
-        estimator.fit_scores(fitted_on)
-        parts.append(estimator.measure(measured_on))
-        critics.append(estimator.describe())
-    protocol = f"{' / '.join(critics)}, each fitted on one half of the pairs and measured on the other, averaged"
-    return estimator.report(parts, protocol, (n, dimension), split)
-
-
-def cross_fit(estimator: FixedCritic, z_a: Tensor, z_b: Tensor, split: str = "held-out") -> MIEstimate:
-    """Fit on one half of the pairs (N, D), (N, D), measure on the other, swap, and average; in nats.
-
-    The halves are a fixed permutation of the row numbers. Estimators that fit nothing measure all pairs at once.
-    Raises UserError for unusable pairs.
-    """
-    return _cross_fit_scores(estimator, _cosines(z_a, z_b), z_a.shape[1], split)
-
-
-TRACKED: dict[str, Callable[[], FixedCritic]] = {
+ESTIMATORS: dict[str, type[FixedCritic]] = {
     "cos_dv": CosDV,
     "cos_dv_calibrated": CalibratedCosDV,
+    "row_wise_dv": RowWiseDV,
     "info_nce": InfoNCE,
+    "nwj": NWJ,
     "jsd": JSD,
+    "density_ratio": DensityRatio,
+    "smile": SMILE,
 }
+TRACKED = {name: ESTIMATORS[name] for name in ("cos_dv", "cos_dv_calibrated", "info_nce", "jsd")}
 
 
 def track(z_a: Tensor, z_b: Tensor, split: str) -> dict[str, MIEstimate]:
-    """Every tracked estimate of the pairs (N, D), (N, D), in nats, by name; O(N²) memory. Raises UserError."""
-    scores = _cosines(z_a, z_b)
-    return {name: _cross_fit_scores(make(), scores, z_a.shape[1], split) for name, make in TRACKED.items()}
+    """Every tracked estimate of the pairs (N, D), (N, D), in nats, by name; O(N) memory. Raises UserError."""
+    return cross_fit_all({name: make() for name, make in TRACKED.items()}, z_a, z_b, split)

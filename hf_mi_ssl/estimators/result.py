@@ -31,3 +31,8 @@ class MIEstimate:
     split: str
     protocol: str
     warnings: tuple[str, ...] = ()
+
+    @property
+    def saturated(self) -> bool:
+        """Whether the value is above 90 % of the ceiling: the MI may be larger than this estimator can say."""
+        return self.value > 0.9 * self.ceiling

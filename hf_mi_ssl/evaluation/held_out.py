@@ -63,6 +63,7 @@ class Evaluation:
             for name, estimate in self._mutual_information(embeddings).items():
                 key = f"eval/{name}"
                 values |= {key: estimate.value, f"{key}/ceiling": estimate.ceiling}
+                values[f"{key}/saturated"] = int(estimate.saturated)
                 values |= {f"{key}/low": estimate.low, f"{key}/high": estimate.high, f"{key}/n": estimate.n}
         if quality:
             values |= {f"eval/{name}": value for name, value in _spectrum(embeddings["z_a"]).items()}
