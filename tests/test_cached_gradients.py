@@ -78,6 +78,19 @@ def test_dropout_draws_the_same_in_both_passes(wide_views):
     assert not torch.equal(first[0], model.projector(model.encoder(wide_views[0][:6]).pooler_output))
 
 
+def test_parts_and_accumulation_go_together(wide_views):
+    """Two large batches accumulated, each in parts, leave the mean of their gradients."""
+    model = small_model("jmi", batch_norm_group_size=2).double()
+    batches = [tuple(view[:8] for view in wide_views), tuple(view[4:] for view in wide_views)]
+    alone = [loss_and_gradients(copy.deepcopy(model), views, 8)[1] for views in batches]
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    for views in batches:
+        with accelerator.accumulate(model):
+            forward_backward(accelerator, model, views, 4)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, (alone[0][name] + alone[1][name]) / 2, rtol=1e-7, atol=1e-11)
+
+
 def parts_on_a_process(rank, world, views, methods):
     found = {}
     for name in methods:

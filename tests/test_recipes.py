@@ -499,3 +499,29 @@ def test_every_configuration_is_understood(path):
     args = parse_arguments(["--config", str(path)], "")
     config = SDMIConfig if METHODS[args.method].paradigm == "sdmi" else JMIConfig
     config.from_method(args.method, **args.columns)
+
+
+PUBLISHED = [  # what a paper's setting has in other columns than its row
+    ("moco_v3_imagenet", "target_momentum", 0.996),
+    ("corinfomax_imagenet", "joint", {"negative_mse_on_sphere": 2000}),
+    ("corinfomax_imagenet", "projector_hidden_norm", True),
+    ("corinfomax_cifar10", "joint", {"negative_mse_on_sphere": 250}),
+    ("spectral_imagenet", "marginal", {"squared_score": 10}),
+    ("dino_imagenet", "num_prototypes", 60000),
+    ("simclr_imagenet", "temperature", 0.1),
+    ("simclr_imagenet", "projector_output_norm", True),
+    ("byol_imagenet", "target_momentum", 0.996),
+    ("moco_v2_imagenet", "queue_size", 65536),
+    ("swav_imagenet", "num_prototypes", 3000),
+    ("vicreg_imagenet", "marginal", {"variance": 25, "covariance": 1}),
+]
+
+
+@pytest.mark.parametrize(("name", "column", "value"), PUBLISHED)
+def test_a_configuration_makes_the_model_that_was_published(name, column, value):
+    from hf_mi_ssl import JMIConfig, SDMIConfig
+    from hf_mi_ssl.training import parse_arguments
+
+    args = parse_arguments(["--config", str(RECIPES / "configs" / f"{name}.yaml")], "")
+    config = SDMIConfig if METHODS[args.method].paradigm == "sdmi" else JMIConfig
+    assert getattr(config.from_method(args.method, **args.columns), column) == value

@@ -28,7 +28,8 @@ jmi(
     "simclr",
     "2002.05709",
     kind="bound",
-    relations="equals −NT-Xent + log(2N − 1); InfoNCE with the other embeddings of both views as negatives",
+    relations="equals −NT-Xent + log(2N − 1); InfoNCE with the other embeddings of both views as negatives, a bound "
+    "in the population if both views have one law",
     critic="cosine",
     temperature=0.5,
     joint={"expected_score": 1.0},
@@ -39,7 +40,8 @@ jmi(
     "dcl",
     "2110.06848",
     kind="bound",
-    relations="simclr without the positive in its denominator: the row-wise DV bound, with both views as negatives",
+    relations="simclr without the positive in its denominator: the row-wise DV bound with both views as negatives, in"
+    " the population and if both views have one law",
     critic="cosine",
     temperature=0.1,
     joint={"expected_score": 1.0},
@@ -50,8 +52,8 @@ jmi(
     "spectral",
     "2106.04156",
     kind="surrogate",
-    relations="half of it is the uncentred second order of DV: at most ½ (χ² + 1), and χ² may exceed MI by far; "
-    "μ = 1, and another μ is the weight of squared_score",
+    relations="half of it is the uncentred second order of DV: at most ½ (χ² + 1), and χ² may exceed MI by far; μ = "
+    "1, and another μ is the weight of squared_score",
     critic="bounded_bilinear",
     temperature=1.0,
     joint={"expected_score": 2.0},
@@ -88,8 +90,8 @@ jmi(
     "vicreg",
     "2105.04906",
     kind="surrogate",
-    relations="second order of T = −‖a − b‖²/2τ for Gaussian embeddings of equal covariance, its pull of the variance "
-    "made a hinge; covariance is the rest of tr(Σ²)",
+    relations="second order of T = −‖a − b‖²/2τ for Gaussian embeddings of equal covariance, its pull of the variance"
+    " made a hinge; covariance is the rest of tr(Σ²)",
     critic="negative_squared_distance",
     temperature=1.0,
     joint={"negative_mse": 25.0},
@@ -102,7 +104,9 @@ jmi(
     "w_mse",
     "2007.06346",
     kind="surrogate",
-    relations="white features have a constant second-order marginal tr(Σ_AΣ_B) = D: the critic stands in for M",
+    relations="white embeddings, before they are normalised, have a constant second-order marginal tr(Σ_AΣ_B) = D: "
+    "the critic stands in for M; the whole batch is whitened, its covariance shrunk by 1e-3 (published: "
+    "parts of 128 images, not shrunk)",
     critic="whitened_cosine",
     temperature=1.0,
     joint={"expected_score": 2.0},
@@ -114,8 +118,10 @@ jmi(
     "corinfomax",
     "2209.07999",
     kind="surrogate",
-    relations="invariance and log-determinant: the DV bound of T = −‖a − b‖²/2τ if embeddings are Gaussian with equal "
-    "covariances, up to scale; vicreg is its second order",
+    relations="the log-determinant is the marginal of T = −‖a − b‖²/2τ for Gaussian embeddings of equal covariance at"
+    " τ = 2e-8, the invariance is its joint term at τ = 1/125: the two make DV, up to scale and a constant,"
+    " where every eigenvalue of the covariance is far above 1/250; covariances are those of the batch "
+    "(published: they run over batches, with a weight of 0.01 of the past)",
     critic="normalized_l2",
     temperature=1.0,
     joint={"negative_mse_on_sphere": 250.0},
@@ -129,8 +135,9 @@ jmi(
     "lejepa",
     "2511.08544",
     kind="surrogate",
-    relations="λ = 0.02: invariance and all moments at once, pulled to an isotropic Gaussian's, whose embeddings need "
-    "no other marginal; of two views' distances to their mean, a quarter of the squared distance is left",
+    relations="λ = 0.02: invariance and all moments at once, pulled to an isotropic Gaussian's, whose embeddings need"
+    " no other marginal; two views are each half their distance from their mean, hence 0.245 = (1 − λ)/4; "
+    "local views are compared in pairs, not with the mean of all",
     critic="negative_squared_distance",
     temperature=1.0,
     joint={"negative_mse": 0.245},

@@ -6,6 +6,7 @@ A row gives the columns of `SDMIConfig` or `JMIConfig` in which the method diffe
 
 import importlib.util
 import inspect
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,10 +82,13 @@ def import_file(path: str) -> None:
     """
     if not Path(path).is_file() or Path(path).suffix != ".py":
         raise UserError(f"--import {path}: there is no such Python file (.py)")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    name = str(Path(path).resolve().with_suffix(""))  # its own, whatever else has the file's stem
+    spec = importlib.util.spec_from_file_location(name, path)
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
     try:
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        spec.loader.exec_module(module)
     except Exception as error:
+        del sys.modules[name]
         raise UserError(f"--import {path}: {type(error).__name__}: {error}") from error
 
 

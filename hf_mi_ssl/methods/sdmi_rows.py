@@ -32,7 +32,7 @@ sdmi(
     "simsiam",
     "2011.10566",
     kind="surrogate",
-    relations="without its predictor it is half of jmi without its marginal term, and collapses",
+    relations="without its predictor its gradient is half that of jmi without its marginal term, and it collapses",
     critic="cosine",
     temperature=1.0,
     joint={"expected_score": 1.0},
@@ -84,7 +84,8 @@ sdmi(
     "moco_v3",
     "2104.02057",
     kind="surrogate",
-    relations="equals −(paper's loss) + 4τ log N; a quarter of it is InfoNCE, a bound, of prediction and EMA target",
+    relations="at τ = 1 equals −(paper's loss) + 4 log N, at another τ with 4τ for both weights; a quarter of it is "
+    "InfoNCE, a bound, of prediction and EMA target",
     critic="cosine",
     temperature=1.0,
     joint={"expected_score": 4.0},
@@ -101,8 +102,8 @@ sdmi(
     "nnclr",
     "2104.14548",
     kind="bound",
-    relations="equals −loss + log N: InfoNCE of a prediction and the other view's nearest neighbour in the queue; "
-    "a row of SDMI because the neighbour is a target without gradient",
+    relations="equals −loss + log N: InfoNCE of a prediction and the other view's nearest neighbour in the queue; a "
+    "row of SDMI because the neighbour is a target without gradient",
     critic="cosine",
     temperature=0.1,
     joint={"expected_score": 1.0},
@@ -142,8 +143,8 @@ sdmi(
     "swav",
     "2006.09882",
     kind="surrogate",
-    relations="dino with a reset target and Sinkhorn codes, whose entropy is log K by construction: "
-    "J − M + log K would be the DV bound of assignments",
+    relations="dino with a reset target and Sinkhorn codes, whose entropy is log K by construction: J − M + log K "
+    "would be the DV bound of assignments",
     critic="bilinear",
     temperature=0.1,
     joint={"expected_score": 1.0},

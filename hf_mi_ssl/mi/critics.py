@@ -65,8 +65,8 @@ def whitened_cosine(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """T(a, b) = cos(W_A (a − μ_A), W_B (b − μ_B)), W Σ Wᵀ = I
 
     W-MSE (arXiv 2007.06346 §3): W is the inverse of the Cholesky factor of the covariance of each view's batch, shrunk
-    by 1e-3 towards the identity. Features are white, so that tr(Σ_AΣ_B), the second-order marginal, is a constant: the
-    critic stands in for M.
+    by 1e-3 towards the identity. Before they are normalised features are white, so that tr(Σ_AΣ_B), the second-order
+    marginal, is a constant: the critic stands in for M.
     """
     return F.normalize(_whiten(a), dim=-1), F.normalize(_whiten(b), dim=-1)
 

@@ -28,7 +28,8 @@ def exact(p: Pairs) -> Tensor:
     """M = log mean_{i≠j} exp T(a_i, b_j)
 
     The marginal term of the Donsker–Varadhan bound (arXiv 2510.01345, eq. 15). The log of a batch mean is biased down
-    by about half the relative variance of the mean, so the bound is biased up; for cosine/τ this is below 1e-4 nats.
+    by about half the relative variance of the mean, so the bound is biased up: for cosine/τ by less than 1e-4 nats
+    where embeddings are spread out, by (K − 1)/N(N − 1) where they form K clusters.
     """
     return log_mean_exp(p.log_means)
 
@@ -38,6 +39,7 @@ def row_wise(p: Pairs) -> Tensor:
     """M = mean_i log mean_{j≠i} exp T(a_i, b_j)
 
     Each a_i has its own partition function. Relations: at most `exact` (Jensen), so the bound is at least as tight.
+    On a sample it is biased up N times as much.
     """
     return p.log_means.mean()
 

@@ -28,5 +28,6 @@ class Queue(nn.Module):
 
     def nearest(self, z: Tensor) -> Tensor:
         """For each row of z, (N, D), the embedding with the largest cosine, (N, D)."""
-        embeddings = self.embeddings.to(z.dtype)
-        return embeddings[(F.normalize(z, dim=1) @ F.normalize(embeddings, dim=1).T).argmax(1)]
+        with torch.autocast(z.device.type, enabled=False):  # in half precision, neighbours are hard to tell apart
+            z = z.to(self.embeddings.dtype)
+            return self.embeddings[(F.normalize(z, dim=1) @ F.normalize(self.embeddings, dim=1).T).argmax(1)]

@@ -123,8 +123,6 @@ class PretrainingArguments:
         free = {"output_dir", "resume_from_checkpoint", "report_to", "dataloader_num_workers", "checkpointing_steps",
                 "checkpoints_total_limit", "per_device_train_batch_size", "compile",
                 "data_dir", "data_files", "eval_steps", "mi_steps", "imported"}  # fmt: skip
-        if self.contrast_batch_size:  # then it decides which images share batch norm
-            free.remove("per_device_train_batch_size")
         return {key: value for key, value in self.to_dict().items() if key not in free}
 
 

@@ -85,6 +85,11 @@ def announce(args: PretrainingArguments, plan: Plan, accelerator: Accelerator, m
         accelerator.print(
             f"accumulating {plan.accumulation} batches: a loss compares the {plan.global_batch} images of one batch"
         )
+    if plan.global_batch > plan.at_once and model.config.batch_norm_group_size is None and accelerator.is_main_process:
+        logger.warning(
+            f"batch norm sees the {plan.at_once} images of a part, so the loss over {plan.global_batch} is not that "
+            f"of one piece; --set batch_norm_group_size=… makes it so, as does a model without batch norm"
+        )
     queue = getattr(model.config, "queue_size", None)  # JMI has none
     if queue is not None and queue > len(train) / 4 and accelerator.is_main_process:
         logger.warning(

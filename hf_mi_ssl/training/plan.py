@@ -21,10 +21,9 @@ class Plan:
     num_processes: int = 1
 
     def __post_init__(self):
-        at_once = self.args.per_device_train_batch_size * self.num_processes
-        if self.global_batch % at_once:
+        if self.global_batch % self.at_once:
             raise UserError(
-                f"--contrast_batch_size {self.global_batch} must be a multiple of {at_once}, the images that all "
+                f"--contrast_batch_size {self.global_batch} must be a multiple of {self.at_once}, the images that all "
                 f"processes hold at once (--per_device_train_batch_size times processes)"
             )
         if self.num_images < self.global_batch:
@@ -38,7 +37,12 @@ class Plan:
     @property
     def global_batch(self) -> int:
         """N: the images that one loss compares, over all processes."""
-        return self.args.contrast_batch_size or self.args.per_device_train_batch_size * self.num_processes
+        return self.args.contrast_batch_size or self.at_once
+
+    @property
+    def at_once(self) -> int:
+        """The images that all processes hold at once: those that share batch norm."""
+        return self.args.per_device_train_batch_size * self.num_processes
 
     @property
     def accumulation(self) -> int:

@@ -1,5 +1,6 @@
 """What a run is at the end of a step: saving it, and going on from it."""
 
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -28,7 +29,10 @@ class TrainingState:
     def __init__(self, args: PretrainingArguments, plan: Plan, accelerator: Accelerator, **parts):
         self.root = Path(args.output_dir) / "checkpoints"
         self.limit = args.checkpoints_total_limit
-        numbers = {"global_batch_size": plan.global_batch, "num_images": plan.num_images}
+        numbers = {"global_batch_size": plan.global_batch, "images_at_once": plan.at_once}
+        numbers["num_images"] = plan.num_images
+        digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in args.imported]
+        numbers |= {"imported_sha256": digests} if digests else {}
         self.identity = json.loads(json.dumps(args.identity() | numbers))
         self.accelerator = accelerator
         scaler = {} if accelerator.scaler is None else {"scaler": accelerator.scaler}
