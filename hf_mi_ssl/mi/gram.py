@@ -17,7 +17,7 @@ def log_det_shifted(x: Tensor, shift: float) -> Tensor:
     n, d = x.shape
     small = x.T @ x if d <= n else x @ x.T
     identity = torch.eye(len(small), dtype=x.dtype, device=x.device)
-    factor = torch.linalg.cholesky(small + shift * identity)
+    factor = torch.linalg.cholesky_ex(small + shift * identity).L  # the checked one waits for the device
     missing = (d - len(small)) * torch.log(torch.tensor(shift, dtype=x.dtype, device=x.device))
     return 2 * factor.diagonal().log().sum() + missing
 
