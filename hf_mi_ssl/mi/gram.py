@@ -5,7 +5,11 @@ from torch import Tensor
 
 
 def squared_norm(x: Tensor, y: Tensor) -> Tensor:
-    """‖XᵀY‖² = ⟨XXᵀ, YYᵀ⟩, Frobenius: (N, D), (N, E) -> a scalar, through the smaller of (D, E) and (N, N)."""
+    """‖XᵀY‖² = ⟨XXᵀ, YYᵀ⟩, Frobenius: (N, D), (N, E) -> a scalar, through the smaller of (D, E) and (N, N).
+
+    Less its diagonal, Σ_k (XᵀY)_kk², it is right to 1e-7 of what is taken off: for correlations of N points that is
+    far below the D²/N of sampling noise.
+    """
     if x.shape[1] * y.shape[1] <= len(x) ** 2:
         return (x.T @ y).square().sum()
     gram = x @ x.T

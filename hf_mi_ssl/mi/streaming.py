@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_SIDE = {"cpu": 512}  # of a square tile: 1 MB in float32, what a core's cache holds; elsewhere large, as launches cost
+# The side of a tile. On a CPU 1 MB in float32, what a core's cache holds; elsewhere large, as every launch costs.
+_SIDE = {"cpu": 512}
 _SIDE_ELSEWHERE = 2048
 
 
