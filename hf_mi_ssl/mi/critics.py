@@ -75,4 +75,4 @@ def _whiten(z: Tensor, shrinkage: float = 1e-3) -> Tensor:
     centred = z - z.mean(0)
     identity = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
     covariance = (1 - shrinkage) * (centred.T @ centred) / (len(z) - 1) + shrinkage * identity
-    return torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), centred.T, upper=False).T
+    return torch.linalg.solve_triangular(torch.linalg.cholesky_ex(covariance).L, centred.T, upper=False).T

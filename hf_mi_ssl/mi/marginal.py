@@ -50,8 +50,7 @@ def info_nce(p: Pairs) -> Tensor:
 
     InfoNCE (arXiv 1807.03748): the positive is among the N, so that J − M is at most log N.
     """
-    n = len(p.a)
-    return pooled_log_mean((p.positive_scores, 1), (p.log_means, n - 1)).mean()
+    return p.log_means_of(p.a, p.b, positives=True).mean()
 
 
 @marginal_term
@@ -60,8 +59,7 @@ def info_nce_of_targets(p: Pairs) -> Tensor:
 
     InfoNCE with the partition over the predictions for each target, as NNCLR has it (arXiv 2104.14548, eq. 3).
     """
-    n = len(p.a)
-    return pooled_log_mean((p.positive_scores, 1), (p.log_means_of(p.b, p.a), n - 1)).mean()
+    return p.log_means_of(p.b, p.a, positives=True).mean()
 
 
 @marginal_term
@@ -71,13 +69,7 @@ def nt_xent(p: Pairs) -> Tensor:
     SimCLR's denominator (arXiv 2002.05709, eq. 1): J minus it is −NT-Xent + log(2N − 1), the other view included.
     Relations: with the scores within a view removed it is the symmetric InfoNCE.
     """
-    n = len(p.a)
-    rows = ((p.a, p.b), (p.b, p.a))
-    means = [
-        pooled_log_mean((p.positive_scores, 1), (p.log_means_of(x, y), n - 1), (p.log_means_of(x, x), n - 1)).mean()
-        for x, y in rows
-    ]
-    return sum(means) / 2
+    return p.log_means_of_both(positives=True).mean()
 
 
 @marginal_term
@@ -87,10 +79,7 @@ def decoupled(p: Pairs) -> Tensor:
     Decoupled contrastive learning (arXiv 2110.06848, eq. 6). Relations: `nt_xent` without the positive; `row_wise`
     with the embeddings of both views as negatives.
     """
-    n = len(p.a)
-    rows = ((p.a, p.b), (p.b, p.a))
-    means = [pooled_log_mean((p.log_means_of(x, y), n - 1), (p.log_means_of(x, x), n - 1)).mean() for x, y in rows]
-    return sum(means) / 2
+    return p.log_means_of_both(positives=False).mean()
 
 
 @marginal_term
@@ -153,7 +142,7 @@ def second_order(p: Pairs) -> Tensor:
     The exact term's cumulant expansion, cut after order 2 (arXiv 2510.01345, §3.4). Relations: tends to `exact` as the
     temperature grows. A surrogate: J minus it may exceed the mutual information.
     """
-    return p.mean_negative_score + p.central_moment(2) / 2
+    return p.mean_negative_score + p.negative_score_variance / 2
 
 
 @marginal_term
@@ -163,7 +152,7 @@ def third_order(p: Pairs) -> Tensor:
     Order 3, the skewness: what embeddings in clusters have. Unbounded below in T: for training, keep the temperature
     high. A surrogate.
     """
-    return p.mean_negative_score + p.central_moment(2) / 2 + p.central_moment(3) / 6
+    return p.mean_negative_score + p.negative_score_variance / 2 + p.third_central_moment / 6
 
 
 @marginal_term

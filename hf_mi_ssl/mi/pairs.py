@@ -8,9 +8,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from .gram import squared_norm
 from .streaming import log_sum_exp_rows, sum_of_powers
 
 # A critic makes features (N, F), (M, F) of a (N, D), b (M, D): T(a_i, b_j) is the inner product of row i and row j.
+# It is symmetric, T(x, y) = T(y, x): terms that pair embeddings within a view count on it.
 Critic = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -86,16 +88,28 @@ class Pairs:
         """log mean_{j≠i} exp T(a_i, b_j), shape (N,): the partition function of each row."""
         return self.log_means_of(self.a, self.b)
 
-    def log_means_of(self, x: Tensor, y: Tensor) -> Tensor:
-        """log mean_{j≠i} exp T(x_i, y_j) for x, y of shape (N, D): (N,), in memory that is linear in N."""
+    def log_means_of(self, x: Tensor, y: Tensor, positives: bool = False) -> Tensor:
+        """log mean_j exp T(x_i, y_j), j = i among them if `positives`, for x, y (N, D): (N,), memory linear in N."""
         left, right = self.both if x is self.a and y is self.b else self.features(x, y)
-        return log_sum_exp_rows(left, right, skip_diagonal=True) - math.log(len(y) - 1)
+        skip = () if positives else (0,)
+        return log_sum_exp_rows(left, right, skip, symmetric=x is y) - math.log(len(y) - len(skip))
+
+    def log_means_of_both(self, positives: bool) -> Tensor:
+        """log mean exp T(z, z') for each of the 2N embeddings z of both views: (2N,), T symmetric.
+
+        z' are the 2N − 1 others or, without `positives`, the 2N − 2 of other images.
+        """
+        n = len(self.a)
+        (left_a, right_b), (left_b, right_a) = self.both, self.features(self.b, self.a)
+        left, right = torch.cat([left_a, left_b]), torch.cat([right_a, right_b])
+        skip = (0,) if positives else (0, n)
+        return log_sum_exp_rows(left, right, skip, symmetric=True) - math.log(2 * n - len(skip))
 
     @property
     def log_means_over_negatives(self) -> Tensor:
         """log mean_k exp T(a_i, negative_k), shape (N,)."""
         left, right = self.features(self.a, self.negatives)
-        return log_sum_exp_rows(left, right, skip_diagonal=False) - math.log(len(right))
+        return log_sum_exp_rows(left, right) - math.log(len(right))
 
     @cached_property
     def mean_negative_score(self) -> Tensor:
@@ -104,12 +118,26 @@ class Pairs:
         n = len(left)
         return (left.sum(0) @ right.sum(0) - self.positive_scores.sum()) / (n * (n - 1))
 
-    def central_moment(self, order: int) -> Tensor:
-        """mean_{i≠j} (T(a_i, b_j) − mean)^order, a scalar, in memory that is linear in N."""
+    @cached_property
+    def negative_score_variance(self) -> Tensor:
+        """var_{i≠j} T(a_i, b_j), a scalar: from second moments of the features, at the smaller of N² and F²."""
+        left, right = self.both
+        n, mean_left, mean_right = len(left), left.mean(0), right.mean(0)
+        left, right = left - mean_left, right - mean_right
+        # T − mean is left·right + mean_left·right + left·mean_right + a constant, in centred features uncorrelated.
+        moments = squared_norm(left.T, right.T) / n**2
+        moments = moments + (left @ mean_right).square().mean() + (right @ mean_left).square().mean()
+        moments = moments + (mean_left @ mean_right - self.mean_negative_score).square()
+        on_diagonal = (self.positive_scores - self.mean_negative_score).square().sum()
+        return (n**2 * moments - on_diagonal) / (n * (n - 1))
+
+    @property
+    def third_central_moment(self) -> Tensor:
+        """mean_{i≠j} (T(a_i, b_j) − mean)³, a scalar, in memory that is linear in N."""
         left, right = self.both
         n, mean = len(left), self.mean_negative_score
-        on_diagonal = ((self.positive_scores - mean) ** order).sum()
-        return (sum_of_powers(left, right, mean, order) - on_diagonal) / (n * (n - 1))
+        on_diagonal = ((self.positive_scores - mean) ** 3).sum()
+        return (sum_of_powers(left, right, mean, 3) - on_diagonal) / (n * (n - 1))
 
     @cached_property
     def centred(self) -> tuple[Tensor, Tensor]:
