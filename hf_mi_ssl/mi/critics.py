@@ -1,6 +1,6 @@
 """The critics T(a, b): how strongly a and b claim to belong together. All of them are fixed: nothing in them learns.
 
-A critic maps (N, D), (M, D) to features (N, F), (M, F); the score of a pairing is the inner product of its features,
+A critic maps (N, D), (M, D) to factors (N, F), (M, F); the score of a pairing is the inner product of its factors,
 divided by the temperature. That form makes the scores of all pairings one matrix product, and lets terms sum over them
 without holding them. The first line of a critic's docstring is its formula.
 """
@@ -14,9 +14,9 @@ from .pairs import Critic, register
 CRITICS: dict[str, Critic] = {}
 
 
-def critic(features: Critic) -> Critic:
+def critic(factors: Critic) -> Critic:
     """Register a critic under its own name. Its docstring must begin with the formula, "T(a, b) = …"."""
-    return register(CRITICS, features, "T(a, b) = ")
+    return register(CRITICS, factors, "T(a, b) = ")
 
 
 def score_matrix(critic: Critic, a: Tensor, b: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def whitened_cosine(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """T(a, b) = cos(W_A (a − μ_A), W_B (b − μ_B)), W Σ Wᵀ = I
 
     W-MSE (arXiv 2007.06346 §3): W is the inverse of the Cholesky factor of the covariance of each view's batch, shrunk
-    by 1e-3 towards the identity. Before they are normalised features are white, so that tr(Σ_AΣ_B), the second-order
+    by 1e-3 towards the identity. Before they are normalised embeddings are white, so that tr(Σ_AΣ_B), the second-order
     marginal, is a constant: the critic stands in for M.
     """
     return F.normalize(_whiten(a), dim=-1), F.normalize(_whiten(b), dim=-1)

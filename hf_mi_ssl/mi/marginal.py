@@ -159,7 +159,7 @@ def third_order(p: Pairs) -> Tensor:
 def gaussian(p: Pairs) -> Tensor:
     """M = −½ log det(I − Σ_AΣ_B) + μ_Aᵀμ_B + ½ μ_AᵀΣ_Bμ_A + ½ vᵀ(I − Σ_AΣ_B)⁻¹Σ_A v, v = μ_B + Σ_Bμ_A
 
-    The exact term if the critic's features (the temperature in them) are Gaussian, to all orders: −½ log det is
+    The exact term if the critic's factors (the temperature in them) are Gaussian, to all orders: −½ log det is
     ½ Σ_k tr[(Σ_AΣ_B)^k]/k. Infinite where Σ_AΣ_B has an eigenvalue of 1 or more. A surrogate for any other law.
     """
     left, right = on_the_smaller_side(*p.both)

@@ -11,7 +11,7 @@ from torch import Tensor
 from .gram import squared_norm
 from .streaming import log_sum_exp_rows, sum_of_powers
 
-# A critic makes features (N, F), (M, F) of a (N, D), b (M, D): T(a_i, b_j) is the inner product of row i and row j.
+# A critic makes factors (N, F), (M, F) of a (N, D), b (M, D): T(a_i, b_j) is the inner product of row i and row j.
 # It is symmetric, T(x, y) = T(y, x): terms that pair embeddings within a view count on it.
 Critic = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -56,15 +56,15 @@ class Pairs:
     negatives: Tensor | None = None
     draw: int = 0
 
-    def features(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def factors(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """(N, F), (M, F) whose inner products are the scores T(x_i, y_j)/τ."""
         left, right = self.critic(x, y)
         return left / self.temperature, right
 
     @cached_property
     def both(self) -> tuple[Tensor, Tensor]:
-        """The features of a and of b."""
-        return self.features(self.a, self.b)
+        """The factors of a and of b."""
+        return self.factors(self.a, self.b)
 
     @property
     def scores(self) -> Tensor:
@@ -90,7 +90,7 @@ class Pairs:
 
     def log_means_of(self, x: Tensor, y: Tensor, positives: bool = False) -> Tensor:
         """log mean_j exp T(x_i, y_j), j = i among them if `positives`, for x, y (N, D): (N,), memory linear in N."""
-        left, right = self.both if x is self.a and y is self.b else self.features(x, y)
+        left, right = self.both if x is self.a and y is self.b else self.factors(x, y)
         skip = () if positives else (0,)
         return log_sum_exp_rows(left, right, skip, symmetric=x is y) - math.log(len(y) - len(skip))
 
@@ -100,7 +100,7 @@ class Pairs:
         z' are the 2N − 1 others or, without `positives`, the 2N − 2 of other images.
         """
         n = len(self.a)
-        (left_a, right_b), (left_b, right_a) = self.both, self.features(self.b, self.a)
+        (left_a, right_b), (left_b, right_a) = self.both, self.factors(self.b, self.a)
         left, right = torch.cat([left_a, left_b]), torch.cat([right_a, right_b])
         skip = (0,) if positives else (0, n)
         return log_sum_exp_rows(left, right, skip, symmetric=True) - math.log(2 * n - len(skip))
@@ -108,7 +108,7 @@ class Pairs:
     @property
     def log_means_over_negatives(self) -> Tensor:
         """log mean_k exp T(a_i, negative_k), shape (N,)."""
-        left, right = self.features(self.a, self.negatives)
+        left, right = self.factors(self.a, self.negatives)
         return log_sum_exp_rows(left, right) - math.log(len(right))
 
     @cached_property
@@ -120,11 +120,11 @@ class Pairs:
 
     @cached_property
     def negative_score_variance(self) -> Tensor:
-        """var_{i≠j} T(a_i, b_j), a scalar: from second moments of the features, at the smaller of N² and F²."""
+        """var_{i≠j} T(a_i, b_j), a scalar: from second moments of the factors, at the smaller of N² and F²."""
         left, right = self.both
         n, mean_left, mean_right = len(left), left.mean(0), right.mean(0)
         left, right = left - mean_left, right - mean_right
-        # T − mean is left·right + mean_left·right + left·mean_right + a constant, in centred features uncorrelated.
+        # T − mean is left·right + mean_left·right + left·mean_right + a constant, in centred factors uncorrelated.
         moments = squared_norm(left.T, right.T) / n**2
         moments = moments + (left @ mean_right).square().mean() + (right @ mean_left).square().mean()
         moments = moments + (mean_left @ mean_right - self.mean_negative_score).square()

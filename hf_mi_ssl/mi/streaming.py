@@ -1,4 +1,4 @@
-"""Sums over all N × M pairings of features, tile by tile: memory linear in N, gradients by hand.
+"""Sums over all N × M pairings of factors, tile by tile: memory linear in N, gradients by hand.
 
 The score of a pairing is an inner product, so that the gradient of a sum of f(score) is two matrix products per tile.
 Backward computes the scores again, one product more than keeping them costs; what is saved is the traffic to memory.
