@@ -148,8 +148,8 @@ def test_the_shared_factor_is_read_off_every_image_at_the_sizes_of_the_tasks():
     style = [decode_style((z.view(-1, 3, 32, 32) + 1) * 127.5) for z in TASKS["shapes_style"].sample(512, seed=5)]
     assert torch.equal(*style)
     content = [
-        decode_content(((z.view(-1, 1, 48, 48) + 1) * 127.5).expand(-1, 3, -1, -1))
-        for z in TASKS["shapes_content"].sample(256, seed=5)
+        decode_content(((z.view(-1, 1, 64, 64) + 1) * 127.5).expand(-1, 3, -1, -1))
+        for z in TASKS["shapes_content"].sample(200, seed=5)
     ]
     assert torch.equal(*content)
     for factor in (style[0], content[0]):

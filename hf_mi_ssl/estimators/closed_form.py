@@ -89,7 +89,7 @@ class GaussianCopula(Gaussian):
         columns = z.T.contiguous()
         ordered = columns.sort(1).values
         below, upto = (torch.searchsorted(ordered, columns, right=right) for right in (False, True))
-        return torch.special.ndtri((below + upto) / (2 * len(z))).T  # equal values share their mean rank
+        return torch.special.ndtri((below + upto).double() / (2 * len(z))).T  # equal values share their mean rank
 
 
 def _whitened(z: Tensor) -> Tensor:

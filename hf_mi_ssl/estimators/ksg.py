@@ -40,13 +40,13 @@ class KSG:
 
         Raises UserError above 6 dimensions, for repeated pairs and for unusable ones.
         """
-        k, most = self.neighbours, max(z_a.shape[-1], z_b.shape[-1])
+        a, b = paired(z_a, z_b)
+        n, k, most = len(a), self.neighbours, max(a.shape[1], b.shape[1])
         if most > _MOST_DIMENSIONS:
             raise UserError(
                 f"KSG is off by nats in {most} dimensions: project to at most {_MOST_DIMENSIONS}, or use a critic"
             )
-        a, b = paired(z_a, z_b)
-        if (n := len(a)) <= k:
+        if n <= k:
             raise UserError(f"KSG with {k} neighbours needs more than {n} pairs")
         a, b = (((z - z.mean(0)) / z.std(0).clamp_min(1e-12)).float() for z in (a, b))
         local = torch.cat([self._local(a, b, rows) for rows in torch.arange(n).split(max(1, _BLOCK // n))])

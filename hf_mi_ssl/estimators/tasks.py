@@ -223,5 +223,5 @@ TASKS: dict[str, Task] = {
     "mixture_views_16d": mixture(8, 16, 4.0, 1.0, 1.0, shared=True),
     "blob_images": blob_images(2.0),
     "shapes_style": shapes_images("style", 32, grey=False),
-    "shapes_content": shapes_images("content", 48, grey=True),
+    "shapes_content": shapes_images("content", 64, grey=True),
 }
