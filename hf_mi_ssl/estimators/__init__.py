@@ -1,5 +1,6 @@
 """Mutual information measured on frozen, held-out pairs of embeddings, with its ceiling and an interval, in nats."""
 
+from . import closed_form, entropy_reconstruction, fixed, gaussian_critic, ksg, probe, trained
 from .fixed import (
     JSD,
     NWJ,
@@ -15,11 +16,17 @@ from .fixed import (
 )
 from .fixed_critic import cross_fit
 from .result import MIEstimate
+from .tasks import TASKS, Task
+
+_MODULES = (fixed, closed_form, ksg, entropy_reconstruction, gaussian_critic, probe, trained)
+ESTIMATORS: dict[str, type] = {name: made for module in _MODULES for name, made in module.ESTIMATORS.items()}
 
 __all__ = [
+    "ESTIMATORS",
     "JSD",
     "NWJ",
     "SMILE",
+    "TASKS",
     "TRACKED",
     "TRACKING_TEMPERATURE",
     "CalibratedCosDV",
@@ -28,6 +35,7 @@ __all__ = [
     "InfoNCE",
     "MIEstimate",
     "RowWiseDV",
+    "Task",
     "cross_fit",
     "track",
 ]

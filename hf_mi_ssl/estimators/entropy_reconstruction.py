@@ -1,0 +1,93 @@
+"""MI from the entropy of one view and how well the other reconstructs it, on the sphere."""
+
+import math
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import UserError
+from ..mi.bounds import uniform_sphere_dv
+from .calibration import MAX_SCALE, root
+from .closed_form import paired
+from .result import MIEstimate
+
+_FITTED_ON = 1024  # pairs that decide the one constant κ
+_BLOCK = 2**20  # scores at once
+_Z95 = 1.959964
+
+
+class EntropyReconstruction:
+    """I = κ mean_i cos(a_i, b_i) − mean_i log mean_{j≠i} e^{κ cos(b_i, b_j)}
+
+    H(b) by a leave-one-out kernel density, plus E log q(b|a), both von Mises–Fisher with one κ: the normalisers
+    cancel, so that no Bessel function is needed. κ is the best on the pairs of `fit`, a concave problem. A lower bound
+    where both views have one law, as for a shared encoder: it is then row-wise Donsker–Varadhan with negatives of the
+    same view. NOT one in general, since the density over-estimates H(b): a plug-in. Bias up by about half the relative
+    variance of the inner mean, small variance. Source: Rodríguez-Gálvez et al. (2307.10907), with Joe's estimator of
+    entropy.
+    """
+
+    fits = True
+    scale: float | None = None
+
+    def fit(self, z_a: Tensor, z_b: Tensor) -> Self:
+        """Set κ on pairs (N, D), (N, D), the first 1024 of them. Raises UserError for unusable pairs."""
+        a, b = (z[:_FITTED_ON] for z in _directions(z_a, z_b))
+        positive, kernel = (a * b).sum(1).mean().item(), b @ b.T
+
+        def slope(scale: float) -> tuple[float, float]:
+            weights = torch.softmax((scale * kernel).fill_diagonal_(-torch.inf), 1)
+            mean = (weights * kernel).sum(1)
+            variance = (weights * kernel.square()).sum(1) - mean.square()
+            return positive - mean.mean().item(), -variance.mean().item()
+
+        self.scale = root(slope, 0.0, MAX_SCALE)
+        return self
+
+    def estimate(self, z_a: Tensor, z_b: Tensor, split: str = "held-out") -> MIEstimate:
+        """Pairs (N, D), (N, D) that `fit` has not seen -> nats, in memory that is linear in N.
+
+        Raises UserError for unusable pairs and before `fit`.
+        """
+        if self.scale is None:
+            raise UserError("this estimator has nothing fitted yet; call fit first")
+        a, b = _directions(z_a, z_b)
+        n, used = (
+            len(a),
+            torch.zeros(len(a), dtype=a.dtype, device=a.device),
+        )  # how much others' means rest on each b_j
+        own = self.scale * (a * b).sum(1)
+        for rows in torch.arange(n).split(max(1, _BLOCK // n)):
+            scores = self.scale * b[rows] @ b.T
+            scores[torch.arange(len(rows)), rows] = -torch.inf
+            log_sum = torch.logsumexp(scores, 1)
+            own[rows] -= log_sum - math.log(n - 1)
+            used += (scores - log_sum[:, None]).exp().sum(0)
+        most = math.log(n)
+        mean, error = own.mean().item(), ((own - used).std() / math.sqrt(n)).item()
+        low, value, high = (min(max(mean + k * _Z95 * error, 0.0), most) for k in (-1, 0, 1))
+        ceiling = min(most, uniform_sphere_dv(a.shape[1], 1 / MAX_SCALE))
+        return MIEstimate(
+            value=value,
+            kind="plugin",
+            standard_error=error,
+            low=low,
+            high=high,
+            ceiling=ceiling,
+            n=n,
+            split=split,
+            protocol=f"von Mises–Fisher, κ = {self.scale:.4g} fitted on other pairs, negatives of the same view",
+            warnings=("above 90 % of its ceiling: the mutual information may be larger",) * (value > 0.9 * ceiling),
+        )
+
+
+def _directions(z_a: Tensor, z_b: Tensor) -> tuple[Tensor, Tensor]:
+    a, b = paired(z_a, z_b)
+    if a.shape != b.shape:
+        raise UserError(f"a cosine needs embeddings of one size, not {a.shape[1]} and {b.shape[1]}")
+    return F.normalize(a, dim=1), F.normalize(b, dim=1)
+
+
+ESTIMATORS: dict[str, type] = {"entropy_reconstruction": EntropyReconstruction}

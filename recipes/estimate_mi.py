@@ -1,0 +1,181 @@
+"""Estimate mutual information: of laws where it is known, to judge the estimators, or of the two views of a model.
+
+    python recipes/estimate_mi.py --task all                          # every task, the fast estimators
+    python recipes/estimate_mi.py --task gaussian_20d_5 spiral_3d --estimators all --n 10000
+    python recipes/estimate_mi.py --model runs/shapes-sdmi            # two views of held-out images, in h and z
+    python recipes/estimate_mi.py --model facebook/dinov2-small --image_size 224 \\
+        --dataset_name imagefolder --data_dir my_photos
+
+With `--model`, the data, the views and the seed have the flags of the pre-training recipes. Estimators that fit
+anything fit three quarters of the pairs and are judged on the others. Everything is in nats.
+"""
+
+import argparse
+import math
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from accelerate.utils import tqdm
+from torch import Tensor
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForPreTraining
+
+from hf_mi_ssl.counter import permutation
+from hf_mi_ssl.data import Part, open_train_and_held_out
+from hf_mi_ssl.encoders import load_encoder
+from hf_mi_ssl.errors import UserError, unknown
+from hf_mi_ssl.estimators import ESTIMATORS, TASKS
+from hf_mi_ssl.evaluation.estimates import model_figure, model_table, task_figure, task_table
+from hf_mi_ssl.training import PretrainingArguments, parse_arguments, write_json
+from hf_mi_ssl.views import RandomViews, ViewRecipe, view_recipes
+
+SLOW = {"trained", "probe"}  # modules of the estimators that train a network
+_BATCH = 256  # images embedded at once
+_NO_EPOCH = -1  # the views of an evaluation are drawn for an epoch that training never reaches
+
+
+def chosen(kind: str, names: list[str], groups: dict[str, list[str]]) -> list[str]:
+    """The names, each group's name replaced by its members. Raises UserError for an unknown one."""
+    for name in names:
+        if name not in groups and name not in groups["all"]:
+            raise unknown(kind, name, [*groups, *groups["all"]])
+    return list(dict.fromkeys(one for name in names for one in groups.get(name, [name])))
+
+
+def is_fast(name: str) -> bool:
+    make = ESTIMATORS[name]
+    return getattr(make, "func", make).__module__.split(".")[-1] not in SLOW
+
+
+def measure(name: str, z_a: Tensor, z_b: Tensor, split: str) -> dict:
+    """What an estimator says of the pairs, or why it refuses them."""
+    began, estimator = time.process_time(), ESTIMATORS[name]()
+    known = 3 * len(z_a) // 4 if getattr(estimator, "fits", True) else 0
+    try:
+        if known:
+            estimator.fit(z_a[:known], z_b[:known])
+        found = asdict(estimator.estimate(z_a[known:], z_b[known:], split))
+    except UserError as error:
+        return {"estimator": name, "refused": str(error)}
+    found["ceiling"] = found["ceiling"] if math.isfinite(found["ceiling"]) else None  # JSON knows no infinity
+    return {"estimator": name, **found, "seconds": round(time.process_time() - began, 2)}
+
+
+def measure_tasks(tasks: list[str], estimators: list[str], n: int, seed: int) -> list[dict]:
+    rows = []
+    for task in tqdm(tasks, disable=not sys.stderr.isatty()):
+        truth, pairs = TASKS[task].mutual_information(), TASKS[task].sample(n, seed)
+        for name in estimators:
+            row = {"task": task, "truth": truth} | measure(name, *pairs, f"{task}, seed {seed}")
+            rows.append(row | {"error": row["value"] - truth if "value" in row else None})
+    return rows
+
+
+def measure_model(name: str, estimators: list[str], n: int, args: PretrainingArguments) -> list[dict]:
+    """The two views of held-out images: representations h, embeddings z where the checkpoint has a projector, and z
+    against those of a target with parameters of its own."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    branches, recipes = load_branches(name), views_of(name, args)
+    held = open_train_and_held_out(**args.data_arguments(), device=device)[1].sample(n, args.seed)
+    # Sorted data sets are sorted by class: the pairs that are fitted and those that are measured must be alike
+    held = replace(held, indices=held.indices[permutation(len(held), "estimate_mi", args.seed)])
+    z = embed(branches, held, RandomViews(recipes, args.seed), device)
+    spaces = {
+        "representations h": ("h_a", "h_b"),
+        "embeddings z": ("z_a", "z_b"),
+        "z, online and target": ("z_a", "t_b"),
+    }
+    pairs = {space: (z[a], z[b]) for space, (a, b) in spaces.items() if b in z}
+    jobs = [(space, estimator) for space in pairs for estimator in estimators]
+    bar = tqdm(jobs, disable=not sys.stderr.isatty())
+    return [{"space": space} | measure(estimator, *pairs[space], held.split) for space, estimator in bar]
+
+
+def load_branches(name: str) -> dict[str, tuple[torch.nn.Module, torch.nn.Module | None]]:
+    """(encoder, projector) of each branch of a saved run; of another encoder, itself."""
+    encoder = load_encoder(name)
+    for place in ({"subfolder": "pretraining"}, {}):
+        try:
+            kind = AutoConfig.from_pretrained(name, trust_remote_code=False, **place).model_type
+        except (OSError, ValueError):  # there is none
+            continue
+        if kind in ("sdmi", "jmi"):
+            return AutoModelForPreTraining.from_pretrained(name, use_safetensors=True, **place).branches
+    return {"online": (encoder, None)}
+
+
+def views_of(name: str, args: PretrainingArguments) -> tuple[ViewRecipe, ViewRecipe]:
+    """The two recipes, normalised as the encoder's image processor says."""
+    recipes = view_recipes(args.views, args.image_size)
+    try:
+        processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError):
+        return recipes
+    of_timm = getattr(processor, "data_config", {})
+    mean, std = (of_timm.get(key) or getattr(processor, f"image_{key}", None) for key in ("mean", "std"))
+    return tuple(replace(recipe, mean=tuple(mean), std=tuple(std)) for recipe in recipes) if mean and std else recipes
+
+
+@torch.no_grad()
+def embed(branches: dict, held: Part, views: RandomViews, device: torch.device) -> dict[str, Tensor]:
+    """h_a, h_b (N, H), and z_a, z_b, t_b (N, D) as far as there are projectors, on the CPU."""
+    modules = {
+        key: [module.eval().to(device) for module in branch if module is not None] for key, branch in branches.items()
+    }
+    batches = []
+    for indices, images in held.images.batches(held.indices.split(_BATCH)):
+        found = {}
+        for side, view in zip("ab", views(images, _NO_EPOCH, indices)):
+            for key, (encoder, *projector) in modules.items():
+                try:
+                    h = encoder(view).pooler_output.flatten(1)
+                except (RuntimeError, ValueError) as error:
+                    reason = str(error).splitlines()[0]
+                    raise UserError(f"no images of {view.shape[-1]} pixels: {reason}; see --image_size") from error
+                found |= {f"h_{side}": h} if key == "online" else {}
+                found |= {f"{'z' if key == 'online' else 't'}_{side}": part(h) for part in projector}
+        batches.append({key: value.float().cpu() for key, value in found.items()})
+    return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--task", nargs="+", metavar="NAME", help=f"all, or of {', '.join(TASKS)}")
+    what.add_argument("--model", help="directory or Hub id of an encoder, or the directory of a run")
+    names = f"all, fast, or of {', '.join(ESTIMATORS)}"
+    parser.add_argument("--estimators", nargs="+", metavar="NAME", default=["fast"], help=names)
+    parser.add_argument("--n", type=int, default=4096, help="the most pairs")
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("runs/estimate_mi"), help="where everything is written"
+    )
+    args, left = parser.parse_known_args()
+    given = parse_arguments(left, __doc__)  # --seed, and with --model the data and the views
+    fast = [name for name in ESTIMATORS if is_fast(name)]
+    estimators = chosen("estimator", args.estimators, {"fast": fast, "all": [*ESTIMATORS]})
+    if args.n < 32:
+        raise UserError(f"--n {args.n} is too few pairs to fit and to measure: give at least 32")
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    if args.task:
+        rows = measure_tasks(chosen("task", args.task, {"all": [*TASKS]}), estimators, args.n, given.seed)
+        title = f"{args.n:,} pairs, seed {given.seed}"
+        table, figure = task_table(rows), task_figure
+    else:
+        rows = measure_model(args.model, estimators, args.n, given)
+        title = f"two views of {given.dataset_name} ({given.views}, {given.image_size} pixels) in {args.model}"
+        table, figure = model_table(rows), model_figure
+    write_json(args.output_dir / "estimates.json", {"title": title, "estimates": rows})
+    (args.output_dir / "estimates.md").write_text(f"{title}\n\n{table}")
+    figure(rows, args.output_dir / "estimates.png", title)
+    print(f"{title}\n\n{table}\nwritten to {args.output_dir}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (UserError, OSError) as error:
+        print(f"estimate_mi.py: {error}", file=sys.stderr)
+        sys.exit(getattr(error, "exit_code", 1))
