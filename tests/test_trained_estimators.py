@@ -1,0 +1,248 @@
+"""Claims about MI measured with critics that learn: lower bounds on pairs they have not seen, in nats."""
+
+import math
+
+import pytest
+import torch
+
+from hf_mi_ssl.errors import UserError
+from hf_mi_ssl.estimators import gaussian_critic, probe, trained
+from hf_mi_ssl.estimators.coordinates import canonical, normal_scores, standardize
+from hf_mi_ssl.estimators.gaussian_critic import GaussianCritic
+from hf_mi_ssl.estimators.learned import best_weights, dv_of_blocks
+from hf_mi_ssl.estimators.probe import Probe
+from hf_mi_ssl.estimators.trained import (
+    OBJECTIVES,
+    BilinearCritic,
+    ConcatenatedCritic,
+    Separable,
+    SeparableCritic,
+    train_member,
+)
+from hf_mi_ssl.mi import bounds
+
+ESTIMATORS = trained.ESTIMATORS | gaussian_critic.ESTIMATORS | probe.ESTIMATORS
+
+
+def gaussian(n, dimension, mi, seed=0):
+    rho = math.sqrt(1 - math.exp(-2 * mi / dimension))
+    a, noise = torch.randn(2, n, dimension, generator=torch.Generator().manual_seed(seed))
+    return a, rho * a + math.sqrt(1 - rho**2) * noise
+
+
+def cubic(n, dimension, mi, seed=0):
+    return tuple(z**3 for z in gaussian(n, dimension, mi, seed))
+
+
+def labels(n, k, seed=0):
+    """Noisy names of one of k equally likely clusters, far apart: MI is log k."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = 10 * torch.eye(k)[torch.randint(k, (n,), generator=generator)]
+    noise_a, noise_b = torch.randn(2, n, k, generator=generator)
+    return centres + noise_a, centres.roll(1, 1) + noise_b
+
+
+def student(n, dimension, seed=0):
+    """Correlation 0, one shared scale of two degrees of freedom: MI f(2) + f(2 + 2D) − 2 f(2 + D)."""
+    generator = torch.Generator().manual_seed(seed)
+    z, scale = torch.randn(n, 2 * dimension, generator=generator), torch.randn(n, 2, generator=generator)
+    z = z / (scale.square().mean(1, keepdim=True)).sqrt()
+
+    def f(x):
+        return math.lgamma(x / 2) - x / 2 * torch.digamma(torch.tensor(x / 2, dtype=torch.float64)).item()
+
+    return *z.chunk(2, 1), f(2) + f(2 + 2 * dimension) - 2 * f(2 + dimension)
+
+
+def held_out(estimator, pairs, share=0.75):
+    a, b = pairs
+    cut = int(share * len(a))
+    return estimator.fit(a[:cut], b[:cut]).estimate(a[cut:], b[cut:])
+
+
+def test_dv_of_blocks_is_the_dense_bound_in_float64_and_stable_at_500():
+    scores = torch.randn(60, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
+    for shift, scale in ((0, 1), (500, 1), (-500, 1), (0, 150)):
+        shifted = scale * scores + shift
+        value, influence, effective = dv_of_blocks(block.clone() for block in shifted.split(17))
+        assert value == pytest.approx(bounds.dv(shifted).item(), abs=1e-9)
+        assert influence.isfinite().all()
+        assert influence.mean().abs() < 1e-9
+        assert 1 - 1e-9 <= effective <= 60 * 59
+
+
+def test_the_influence_is_the_change_of_the_bound_when_a_pair_gains_weight():
+    n = 400
+    a, b = gaussian(n, 2, 0.5)
+    scores = (a @ b.T).double() / 2
+    value, influence, _ = dv_of_blocks([scores.clone()])
+    keep = torch.arange(1, n)
+    without = bounds.dv(scores[keep][:, keep]).item()  # the jack-knife: ψ_i ≈ (n − 1)(L − L without i)
+    assert influence[0].item() == pytest.approx((n - 1) * (value - without), abs=0.02)
+
+
+def test_best_weights_are_the_maximum_and_not_below_the_best_critic():
+    a, b = gaussian(300, 3, 1.0)
+    scores = torch.stack([a @ b.T, -torch.cdist(a, b), torch.randn(300, 300, generator=torch.Generator())]).double()
+    w = best_weights(scores)
+    value = bounds.dv(torch.tensordot(w, scores, 1))
+    assert value >= max(bounds.dv(s) for s in scores)
+    for step in 0.1 * torch.eye(3, dtype=torch.float64):
+        assert value > bounds.dv(torch.tensordot(w + step, scores, 1))
+        assert value > bounds.dv(torch.tensordot(w - step, scores, 1))
+
+
+def test_weights_stay_finite_where_positives_and_negatives_separate():
+    assert best_weights(torch.eye(50, dtype=torch.float64)[None]).abs().max() < 200
+
+
+def test_canonical_coordinates_are_white_and_correlate_in_order():
+    a, b = gaussian(4000, 4, 1.0)
+    b = b @ torch.randn(4, 4, generator=torch.Generator().manual_seed(1))
+    maps = canonical(a.double(), b.double(), shrinkage=0.0)
+    x, y = (to(z) for to, z in zip(maps, (a, b)))
+    assert torch.allclose(torch.cov(x.T), torch.eye(4, dtype=x.dtype), atol=2e-2)  # the cut costs a little
+    correlations = torch.cov(torch.cat([x, y], 1).T)[:4, 4:]
+    assert torch.allclose(correlations, correlations.diagonal().diag(), atol=1e-2)
+    assert (correlations.diagonal().diff() <= 0).all()
+
+
+def test_normal_scores_are_normal_whatever_the_marginal_and_finite_beyond_it():
+    a = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    to = normal_scores(a**3)
+    assert torch.equal(to(a**3), normal_scores(a)(a))
+    assert to(a**3).std(0).allclose(torch.ones(3, dtype=torch.float64), atol=0.02)
+    assert to(torch.full((1, 3), 1e9)).isfinite().all()
+    assert not to(torch.zeros(4, 3)).isnan().any()
+
+
+def test_dimensions_that_do_not_vary_are_silent():
+    a = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    a[:, 1] = 0.1
+    assert (standardize(a)(a + 1)[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_gaussian_critic_is_right_for_gaussian_copulas_and_a_bound_elsewhere(seed):
+    for pairs in (gaussian(6000, 5, 2.0, seed), cubic(6000, 5, 2.0, seed)):
+        estimate = held_out(GaussianCritic(), pairs)
+        assert abs(estimate.value - 2.0) < 3 * estimate.standard_error + 0.02
+    estimate = held_out(GaussianCritic(), labels(4000, 8, seed))  # where the closed form exceeds the truth
+    assert 0.5 < estimate.value < math.log(8) + 3 * estimate.standard_error
+
+
+def test_the_gaussian_critic_does_not_change_with_linear_coordinates_nor_with_precision():
+    a, b = gaussian(3000, 6, 1.5)
+    b = b @ torch.randn(6, 6, generator=torch.Generator().manual_seed(3))
+    plain = held_out(GaussianCritic(), gaussian(3000, 6, 1.5)).value
+    mixed = held_out(GaussianCritic(), (a, b)).value
+    assert mixed == pytest.approx(plain, abs=0.05)
+    assert held_out(GaussianCritic(), (a.double(), b.double())).value == pytest.approx(mixed, abs=1e-5)
+
+
+def test_the_gaussian_critic_takes_dimensions_that_differ_vanish_or_repeat():
+    a, b = gaussian(2000, 4, 1.0)
+    b = torch.cat([b, b[:, :2], torch.zeros(2000, 1)], 1)
+    estimate = held_out(GaussianCritic(), (a, b))
+    assert abs(estimate.value - 1.0) < 3 * estimate.standard_error + 0.05
+    constant = torch.zeros(100, 3)
+    assert held_out(GaussianCritic(), (constant, constant)).value == 0
+
+
+@pytest.fixture
+def short(monkeypatch):
+    monkeypatch.setattr(trained, "_STEPS", 150)
+    monkeypatch.setattr(trained, "_EVERY", 25)
+    monkeypatch.setattr(Separable, "batch", 128)
+    monkeypatch.setattr(trained.Concatenated, "batch", 64)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_independent_pairs_have_no_information(name, short):
+    a, b = torch.randn(2, 1200, 8, generator=torch.Generator().manual_seed(0))
+    estimate = held_out(ESTIMATORS[name](), (a, b))
+    assert estimate.low == 0
+    assert estimate.value < 0.05
+    assert estimate.kind == "lower_bound"
+
+
+@pytest.mark.parametrize("make", [SeparableCritic, ConcatenatedCritic, BilinearCritic, Probe])
+def test_trained_critics_find_what_there_is_and_not_more(make, short):
+    estimate = held_out(make(), gaussian(2000, 2, 1.0))
+    assert 0.3 < estimate.value < 1.0 + 3 * estimate.standard_error
+    assert estimate.low < estimate.value < estimate.high
+    assert estimate.ceiling == pytest.approx(math.log(500))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_shapes_a_critic(objective, short):
+    estimate = held_out(SeparableCritic(objective), gaussian(1600, 2, 1.0))
+    assert 0.3 < estimate.value < 1.0 + 3 * estimate.standard_error
+
+
+def test_early_stopping_restores_the_best_state(short, monkeypatch):
+    monkeypatch.setattr(trained, "_STEPS", 800)
+    a, b = gaussian(400, 16, 1.0)  # few pairs, many dimensions: the network learns them by heart
+    train, validation = (a[:200], b[:200]), (a[200:], b[200:])
+    coordinates = tuple(standardize(z) for z in train)
+    member, values = train_member(Separable, coordinates, train, validation)
+    assert values[-1] < max(values)
+    assert trained._judge(member, validation) == max(values)
+
+
+def test_the_probe_is_not_below_its_start_on_the_pairs_it_chooses_on(short):
+    a, b = gaussian(1200, 10, 2.0)
+    train, validation = (a[:900], b[:900]), (a[900:], b[900:])
+    members = Probe().train(train, validation)
+    scores = probe.all_scores(members, validation)
+    whole = bounds.dv(torch.tensordot(best_weights(scores), scores, 1))
+    assert all(whole >= bounds.dv(s) for s in scores)
+    assert bounds.dv(scores[2]) >= max(bounds.dv(best_weights(s[None])[0] * s) for s in scores[:2]) - 1e-4
+
+
+@pytest.mark.parametrize("make", [SeparableCritic, Probe])
+def test_the_ambient_generator_neither_matters_nor_moves(make, short):
+    pairs = gaussian(600, 3, 1.0)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = held_out(make(), pairs)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    with torch.inference_mode():
+        assert held_out(make(), pairs) == first
+    assert held_out(make(seed=1), pairs) != first
+
+
+def test_unusable_input_is_an_error_in_one_line():
+    a, b = gaussian(100, 3, 1.0)
+    with pytest.raises(UserError, match="call fit first"):
+        SeparableCritic().estimate(a, b)
+    with pytest.raises(UserError, match="N ≥ 20"):
+        SeparableCritic().fit(a[:10], b[:10])
+    with pytest.raises(UserError, match="NaN"):
+        GaussianCritic().fit(a / 0, b)
+    with pytest.raises(UserError, match="did you mean 'info_nce'"):
+        SeparableCritic("infonce")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_the_probe_is_near_the_truth_and_not_above(seed):
+    tasks = {  # pairs, truth, the error that is allowed below
+        "Gaussian, 20 dimensions": (gaussian(10_000, 20, 5.0, seed), 5.0, 0.1),
+        "cubes of Gaussians": (cubic(10_000, 5, 2.0, seed), 2.0, 0.05),
+        "clusters": (labels(10_000, 8, seed), math.log(8), 0.05),
+        "Student, uncorrelated": ((student(10_000, 3, seed)[:2]), student(1, 3)[2], 0.2),
+        "independent": (gaussian(10_000, 16, 0.0, seed), 0.0, 0.01),
+    }
+    for name, (pairs, truth, error) in tasks.items():
+        estimate = held_out(Probe(), pairs)
+        assert estimate.value < truth + 3 * estimate.standard_error, name
+        assert estimate.value > truth - 3 * estimate.standard_error - error, name
+
+
+@pytest.mark.slow
+def test_the_probe_beats_plain_critics_at_high_information():
+    pairs = gaussian(10_000, 20, 5.0)
+    plain, started = (held_out(make(), pairs) for make in (SeparableCritic, Probe))
+    assert plain.value + 0.3 < started.value < 5.0 + 3 * started.standard_error
