@@ -211,7 +211,7 @@ TASKS: dict[str, Task] = {
     "gaussian_20d_5": gaussian(20, 5.0),
     "gaussian_64d_3": gaussian(64, 3.0),
     "rotated_16d_3": gaussian(16, 3.0).mapped("Gaussian, 16-d, one side rotated", lambda z: z, rotated),
-    "cubic_5d_2": gaussian(5, 2.0).mapped("cubes of a Gaussian, 5-d", lambda z: z**3),
+    "cubic_5d_2": gaussian(5, 2.0).mapped("Gaussian, 5-d, one side cubed", lambda z: z**3, lambda z: z),
     "half_cube_5d_2": gaussian(5, 2.0).mapped("z |z|^½ of a Gaussian, 5-d", lambda z: z * z.abs().sqrt()),
     "uniform_margins_5d_2": gaussian(5, 2.0).mapped("Gaussian copula, uniform margins, 5-d", torch.special.ndtr),
     "student_3d": student(3, 1.0, 2),
