@@ -221,6 +221,7 @@ def test_runs_side_by_side_share_the_cores(command, tmp_path, monkeypatch):
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_command_ends_its_runs_and_the_same_command_continues(command, tmp_path, sent):
     (place(tmp_path) / "wait-jmi").touch()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores it
 
     def interrupt():
         while "jmi-seed0" not in calls(tmp_path):
@@ -229,7 +230,10 @@ def test_an_interrupted_command_ends_its_runs_and_the_same_command_continues(com
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    assert command() == 1
+    try:
+        assert command() == 1
+    finally:
+        signal.signal(signal.SIGINT, before)
     thread.join()
     process = int((place(tmp_path) / "jmi-seed0" / "calls").read_text().split()[1])
     with pytest.raises(ProcessLookupError):

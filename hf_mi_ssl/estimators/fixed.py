@@ -132,7 +132,7 @@ class NWJ(CalibratedCosDV):
         self.log_z = torch.logsumexp(w.log() + self.scale * t, 0).item()
 
     def influence(self, positives: Tensor, sums: Exponential) -> tuple[float, Tensor]:
-        own, ratio = self.scale * positives, math.exp(sums.log_z - self.log_z)
+        own, ratio = self.scale * positives, math.exp(min(sums.log_z - self.log_z, 300.0))  # not to infinity
         value = own.mean().item() - self.log_z + 1 - ratio
         return value, own - own.mean() - ratio * _marginal_influence(sums)
 

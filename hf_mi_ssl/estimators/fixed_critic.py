@@ -73,7 +73,8 @@ class FixedCritic:
         n, dimension = shape
         statistic = sum(value for value, _ in parts) / len(parts)
         error = math.hypot(*(error for _, error in parts)) / len(parts)
-        low, value, high = (self.to_nats(statistic + k * _Z95 * error) for k in (-1, 0, 1))
+        half = _Z95 * error
+        low, value, high = (self.to_nats(x) for x in (statistic - half, statistic, statistic + half))
         most = math.log(n)  # no sample of n certifies more with confidence (arXiv 1811.04251)
         ceiling = min(most, self.reach(n, dimension))
         warnings = {
