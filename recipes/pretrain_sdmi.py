@@ -16,7 +16,7 @@ from hf_mi_ssl import SDMIConfig, SDMIForPreTraining
 from hf_mi_ssl.data import open_train_and_held_out, training_batches
 from hf_mi_ssl.distributed import globalize_batch_norm
 from hf_mi_ssl.encoders import encoder_config, load_encoder
-from hf_mi_ssl.evaluation import Evaluation, draw_figures, summary_table
+from hf_mi_ssl.evaluation import Alarm, Evaluation, draw_figures, growth_verdicts, summary_table
 from hf_mi_ssl.hub import export_encoder, export_pretraining, render_card
 from hf_mi_ssl.methods import get_method
 from hf_mi_ssl.training import (
@@ -62,7 +62,8 @@ def main(args: PretrainingArguments) -> None:
     network, optimizer = accelerator.prepare(model, optimizer)
     state = TrainingState(args, plan, accelerator, model=model, optimizer=optimizer)
     start = state.resume(args.resume_from_checkpoint)
-    log = MetricsLog(output_dir / "metrics.jsonl", start, accelerator)
+    alarm = Alarm(config, plan.steps, plan.global_batch)
+    log = MetricsLog(output_dir / "metrics.jsonl", start, accelerator, alarm)
     recipes = view_recipes(args.views, args.image_size)
     views = RandomViews(recipes, args.seed, args.local_views, args.local_view_size)
     evaluation = Evaluation(train, held, recipes, args.seed)
@@ -97,9 +98,11 @@ def main(args: PretrainingArguments) -> None:
         export_encoder(model.encoder, output_dir, image_size=args.image_size, mean=recipes[0].mean, std=recipes[0].std)
         export_pretraining(model, output_dir)
     random = build_seeded(args.seed, SDMIForPreTraining, config).to(device)
-    evaluations = evaluation.measure(model.branches, random.branches, mutual_information=args.mi_steps != 0)
+    evaluations, errors = evaluation.measure(model.branches, random.branches, mutual_information=args.mi_steps != 0)
     if accelerator.is_main_process:
         measured = results(args, plan, accelerator, log, evaluations)
+        errors = {} if initial else errors  # those of a start at random
+        measured["growth"] = growth_verdicts(read_records(log.path), errors, alarm.collapsed)
         write_json(output_dir / "results.json", measured)
         draw_figures(read_records(log.path), output_dir / "figures", f"{args.method} on {args.dataset_name}")
         row = get_method(args.method)

@@ -120,7 +120,9 @@ def test_the_log_has_a_line_for_each_step_with_exactly_the_keys_of_the_design(fi
     spaces, estimators = ("mi", "mi_h", "mi_target"), ("cos_dv", "cos_dv_calibrated", "info_nce", "jsd")
     keys = {f"eval/{space}/{name}{part}" for space in spaces for name in estimators
             for part in ("", "/ceiling", "/saturated", "/low", "/high", "/n")}  # fmt: skip
-    keys |= {"eval/rank/rankme", "eval/rank/effective_rank", "eval/collapse/std", "eval/knn_top1", "eval/linear_top1"}
+    keys |= {f"eval/rank/{name}" for name in ("rankme", "effective_rank", "participation_ratio")}
+    keys |= {f"eval/collapse/{name}" for name in ("std", "mean_cosine", "alignment", "uniformity")}
+    keys |= {"eval/knn_top1", "eval/linear_top1"}
     for record in evaluations:
         assert set(record) == keys | {"step", "epoch"}
         for name in estimators:
@@ -131,7 +133,9 @@ def test_the_log_has_a_line_for_each_step_with_exactly_the_keys_of_the_design(fi
 def test_the_results_name_protocol_split_and_interval_for_pixels_random_and_trained(finished):
     results = json.loads((finished / "results.json").read_text())
     assert set(results) == {"method", "encoder", "dataset", "seed", "steps", "images_seen", "hardware", "timing",
-                            "versions", "evaluations"}  # fmt: skip
+                            "versions", "evaluations", "alarms", "growth"}  # fmt: skip
+    assert set(results["growth"]) == {f"{space}/{name}" for space in ("mi", "mi_h", "mi_target")
+                                      for name in ("cos_dv", "cos_dv_calibrated")}  # fmt: skip
     assert (results["steps"], results["images_seen"], results["method"]) == (12, 192, "sdmi")
     accuracies = {}
     for row in results["evaluations"]:

@@ -1,25 +1,54 @@
 """How good frozen representations are: kNN and linear accuracy, spectrum and collapse, and the figures of a run."""
 
+from .collapse import Alarm
 from .figures import mi_figure, quality_figure, training_figure
+from .growth import growth_verdicts, paired_errors
 from .held_out import Evaluation
 from .knn import KNN_PROTOCOL, knn_predict
 from .linear_probe import LinearProbeResult, accuracy_interval, linear_probe
-from .spectrum import effective_rank, embedding_std, rankme
+from .spectrum import (
+    alignment,
+    alpha_req,
+    canonical_correlations,
+    effective_rank,
+    embedding_std,
+    koziol_kurtosis,
+    lidar,
+    mardia_skewness,
+    mean_cosine,
+    nc1,
+    participation_ratio,
+    rankme,
+    uniformity,
+)
 from .summary import draw_figures, summary_table
 
 __all__ = [
     "KNN_PROTOCOL",
+    "Alarm",
     "Evaluation",
     "LinearProbeResult",
     "accuracy_interval",
+    "alignment",
+    "alpha_req",
+    "canonical_correlations",
     "draw_figures",
     "effective_rank",
     "embedding_std",
+    "growth_verdicts",
     "knn_predict",
+    "koziol_kurtosis",
+    "lidar",
     "linear_probe",
+    "mardia_skewness",
+    "mean_cosine",
     "mi_figure",
+    "nc1",
+    "paired_errors",
+    "participation_ratio",
     "quality_figure",
     "rankme",
     "summary_table",
     "training_figure",
+    "uniformity",
 ]

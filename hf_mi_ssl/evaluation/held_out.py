@@ -16,14 +16,18 @@ from ..data import Part
 from ..distributed import gather, num_processes, process_index
 from ..estimators import MIEstimate, track
 from ..views import RandomViews, ViewRecipe, clean_view
+from .geometry import Measured, costly_geometry, measured_geometry, tracked_geometry
+from .growth import paired_errors
 from .knn import KNN_PROTOCOL, knn_predict
 from .linear_probe import accuracy_interval, linear_probe
-from .spectrum import effective_rank, embedding_std, rankme
+from .spectrum import nc1
 
 Branches = dict[str, tuple[PreTrainedModel, nn.Module]]  # (encoder, projector) by the branch's name
 _PIXEL_BYTES = 2**31
 _FEWEST_PAIRS = 8  # two halves of them are the least that a calibrated estimate can be made of
 _NO_EPOCH = -1  # the views of an evaluation are drawn for an epoch that training never reaches
+_SPACES = {"mi": ("z_a", "z_b"), "mi_h": ("h_a", "h_b"), "mi_target": ("z_a", "t_b")}
+_LIDAR_IMAGES, _LIDAR_VIEWS = 1000, 10
 
 
 class Evaluation:
@@ -66,7 +70,8 @@ class Evaluation:
                 values[f"{key}/saturated"] = int(estimate.saturated)
                 values |= {f"{key}/low": estimate.low, f"{key}/high": estimate.high, f"{key}/n": estimate.n}
         if quality:
-            values |= {f"eval/{name}": value for name, value in _spectrum(embeddings["z_a"]).items()}
+            geometry = tracked_geometry(embeddings["z_a"], embeddings["z_b"])
+            values |= {f"eval/{name}": value for name, value in geometry.items()}
         if quality and self.labelled:
             both = [self._represent(branches["online"][0], part) for part in self.tracked]
             for name, classify in (("knn_top1", self._knn), ("linear_top1", self._linear)):
@@ -74,9 +79,12 @@ class Evaluation:
                 values[f"eval/{name}"] = correct / n
         return values
 
-    def measure(self, trained: Branches, random: Branches, mutual_information: bool = True) -> list[dict]:
-        """The `evaluations` of `results.json`: accuracies where there are labels, then MI and spectrum."""
-        rows = []
+    def measure(
+        self, trained: Branches, random: Branches, mutual_information: bool = True
+    ) -> tuple[list[dict], dict[str, float]]:
+        """The `evaluations` of `results.json`: accuracies where there are labels, then MI and spectrum. And the paired
+        standard errors, in nats, of what MI the trained branches have over the random ones, by its name."""
+        rows, embedded = [], []
         if self.labelled:
             pixels = [self._pixels(part) for part in self.parts]
             rows.append(self._accuracy("knn_top1", self._knn, pixels, "pixels"))
@@ -88,16 +96,30 @@ class Evaluation:
                 rows.append(self._accuracy("linear_top1", self._linear, both, kind, branch))
         for kind, branches in (("random", random), ("trained", trained)):
             embeddings = self._embed(branches)
+            embedded.append(embeddings)
             for name, estimate in self._mutual_information(embeddings).items() if mutual_information else ():
                 branch = "target" if name.startswith("mi_target/") else "online"
                 row = {"name": name, "value": estimate.value, "low": estimate.low, "high": estimate.high}
                 row |= {"n": estimate.n, "split": estimate.split, "protocol": estimate.protocol}
                 rows.append(row | {"encoder": kind, "branch": branch, "ceiling": estimate.ceiling})
-            for name, value in _spectrum(embeddings["z_a"]).items():
-                row = {"name": name, "value": value, "low": None, "high": None, "n": len(embeddings["z_a"])}
-                row |= {"split": self.held.split, "protocol": "embeddings z of one view of each image"}
-                rows.append(row | {"encoder": kind, "branch": "online"})
-        return rows
+            rows += self._geometry(measured_geometry(embeddings["z_a"], embeddings["z_b"]), kind)
+        rows += self._geometry(costly_geometry(embedded[-1], self._groups(trained)), "trained")
+        if self.labelled:
+            h, labels = self._represent(trained["online"][0], self.tracked[1])
+            rows += self._geometry(
+                {"collapse/nc1": (nc1(h, labels), len(h), "representations h of clean views")}, "trained"
+            )
+        errors = {
+            f"{space}/{name}": error
+            for space, sides in _SPACES.items()
+            if mutual_information and sides[1] in embedded[-1]
+            for name, error in paired_errors(*([found[side] for side in sides] for found in embedded)).items()
+        }
+        return rows, errors
+
+    def _geometry(self, measured: Measured, kind: str) -> list[dict]:
+        rest = {"low": None, "high": None, "split": self.held.split, "encoder": kind, "branch": "online"}
+        return [{"name": k, "value": v, "n": n, "protocol": text} | rest for k, (v, n, text) in measured.items()]
 
     def _accuracy(self, name: str, classify: Callable, data: list, kind: str, branch: str = "online") -> dict:
         correct, n, protocol = classify(*data)
@@ -119,10 +141,9 @@ class Evaluation:
         between online and target embeddings where the target has parameters of its own."""
         if len(self.pairs) < _FEWEST_PAIRS:
             return {}
-        spaces = {"mi": ("z_a", "z_b"), "mi_h": ("h_a", "h_b"), "mi_target": ("z_a", "t_b")}
         return {
             f"{space}/{name}": estimate
-            for space, (a, b) in spaces.items()
+            for space, (a, b) in _SPACES.items()
             if b in embeddings
             for name, estimate in track(embeddings[a], embeddings[b], self.held.split).items()
         }
@@ -166,6 +187,18 @@ class Evaluation:
 
         return self._map(embed, self.pairs, [module for branch in branches.values() for module in branch])
 
+    def _groups(self, branches: Branches) -> dict[str, Tensor]:
+        """Many views of each of some images, of the online branch: h (n, q, H) and z (n, q, D)."""
+        encoder, projector = branches["online"]
+
+        def embed(indices: Tensor, images: Tensor) -> dict[str, Tensor]:
+            draws = range(1, 1 + _LIDAR_VIEWS // 2)
+            views = [view for draw in draws for view in self.views(images, _NO_EPOCH - draw, indices)]
+            h = torch.stack([encoder(view).pooler_output.flatten(1) for view in views], 1)
+            return {"h": h, "z": torch.stack([projector(one) for one in h.unbind(1)], 1)}
+
+        return self._map(embed, self.pairs.sample(_LIDAR_IMAGES, self.seed), [encoder, projector])
+
     @torch.no_grad()
     def _map(self, function: Callable, part: Part, modules: list[nn.Module] = ()) -> dict[str, Tensor]:
         """`function(indices, images)` of a part in order, on the CPU. Each process does a share, all get the whole."""
@@ -180,7 +213,3 @@ class Evaluation:
         for inner, was_training in modes:
             inner.training = was_training
         return {name: gather(torch.cat([batch[name].float() for batch in batches]))[:n].cpu() for name in batches[0]}
-
-
-def _spectrum(z: Tensor) -> dict[str, float]:
-    return {"rank/rankme": rankme(z), "rank/effective_rank": effective_rank(z), "collapse/std": embedding_std(z)}

@@ -1,20 +1,25 @@
 """What a run writes: `metrics.jsonl` as it goes, JSON files in one piece, and what it ran on."""
 
 import json
+import logging
 import math
 import os
 import platform
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from ..errors import UserError
 from .arguments import PretrainingArguments
 from .plan import Plan
+
+logger = logging.getLogger(__name__)
 
 
 def write_json(path: Path, value) -> None:
@@ -52,14 +57,19 @@ class MetricsLog:
 
     Values are fetched from the device only every `every` steps, so that the host does not wait in each. Only the main
     process writes. A resumed run drops what was logged after its checkpoint: every step stands there once.
+
+    `alarm` is called with every record, those of a resumed run again, and returns what is wrong, {kind: message}; its
+    `stops` says for which of that a run is stopped.
     """
 
-    def __init__(self, path: Path, start: int, accelerator: Accelerator, every: int = 20):
-        self.path, self.accelerator, self.every = path, accelerator, every
+    def __init__(self, path: Path, start: int, accelerator: Accelerator, alarm: Callable, every: int = 20):
+        self.path, self.accelerator, self.alarm, self.every = path, accelerator, alarm, every
         self.pending: list[dict] = []
         self.images, self.clock = 0, time.perf_counter()
         kept = [record for record in read_records(path) if record["step"] <= start] if start else []
         self.evaluated = {record["step"] for record in kept if "loss" not in record}
+        for record in kept:
+            alarm(record)
         accelerator.wait_for_everyone()  # all have read it
         if accelerator.is_main_process:
             if path.exists() and not start:  # a run that died before its first checkpoint
@@ -95,21 +105,40 @@ class MetricsLog:
 
     def evaluate(self, step: int, plan: Plan, evaluation, model) -> None:
         """Evaluate after `step` if the plan says so and no earlier run did, and write a line of its own. The time that
-        it takes is not training time."""
+        it takes is not training time.
+
+        Raises:
+            UserError: with exit code 3, if the run has collapsed and --stop_on_collapse is set.
+        """
         quality, mutual_information = plan.evaluates(step), plan.measures_mi(step)
-        if step in self.evaluated or not (quality or mutual_information):
+        if not (quality or mutual_information):
             return
-        self.flush()
-        values = evaluation.track(model.branches, quality, mutual_information)
-        self._write([{"step": step, "epoch": plan.epoch(step)} | values])
-        self.clock = time.perf_counter()
+        if step not in self.evaluated:
+            self.flush()
+            values = evaluation.track(model.branches, quality, mutual_information)
+            self._write([{"step": step, "epoch": plan.epoch(step)} | values])
+            self.clock = time.perf_counter()
+        message = broadcast_object_list([self.alarm.stops])[0]  # the processes stop together
+        if message and plan.args.stop_on_collapse:
+            self.accelerator.end_training()
+            raise UserError(
+                f"stopped after step {step} of {plan.steps}: {message}. The last checkpoint is kept, and goes on "
+                f"with --resume_from_checkpoint latest and without --stop_on_collapse",
+                exit_code=3,
+            )
 
     def _write(self, records: list[dict]) -> None:
+        for record in records:
+            if new := self.alarm(record):
+                record["alarm"] = new
+                for message in new.values() if self.accelerator.is_main_process else ():
+                    logger.warning("step %d: %s", record["step"], message)
         if self.accelerator.is_main_process:
             with self.path.open("a") as file:
                 file.writelines(json.dumps(record) + "\n" for record in records)
         for record in records:
-            self.accelerator.log({key: value for key, value in record.items() if key != "step"}, step=record["step"])
+            numbers = {key: value for key, value in record.items() if key not in ("step", "alarm")}
+            self.accelerator.log(numbers, step=record["step"])
 
 
 def _number(value):
@@ -123,7 +152,9 @@ def results(
     """The content of `results.json`: what ran, on what, for how long, and what was measured."""
     hardware, versions = environment(accelerator.device, accelerator.num_processes)
     hardware["mixed_precision"] = accelerator.mixed_precision
-    rates = [record["images_per_second"] for record in read_records(log.path) if "images_per_second" in record]
+    records = read_records(log.path)
+    rates = [record["images_per_second"] for record in records if "images_per_second" in record]
+    alarms = [(record["step"], *alarm) for record in records for alarm in record.get("alarm", {}).items()]
     seconds = sum(plan.images_per_step / rate for rate in rates)  # of the whole run, resumed or not
     return {
         "method": args.method,
@@ -139,6 +170,7 @@ def results(
         },
         "versions": versions,
         "evaluations": evaluations,
+        "alarms": [{"kind": kind, "step": step, "message": message} for step, kind, message in alarms],
     }
 
 

@@ -1,0 +1,217 @@
+"""The alarm: what is going wrong in a run, the numbers, the likely cause in the row's own columns, and the way out.
+
+A pure function of the log: fed with the records of `metrics.jsonl` in order, it says the same for a run that was
+resumed as for one that was not. A rule has to hold in three evaluations in a row, after the first 2 % of the steps.
+"""
+
+import math
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean, stdev
+
+from ..configuration import MISSLConfig
+from .causes import likely_cause
+
+STOPPING = ("complete_collapse", "dimensional_collapse", "diverging")  # what `--stop_on_collapse` stops
+COLLAPSE = ("complete_collapse", "dimensional_collapse", "information_loss")
+NOTES = ("cone", "ceiling_reached")  # what to know when reading the numbers; nothing is wrong with the run
+_CONSECUTIVE = 3
+_WARM_UP = 0.02
+_WINDOW, _FEWEST = 100, 10  # steps of the objective that stand for an evaluation, at most and at least
+_Z95 = 1.959964
+_CALIBRATED = "eval/mi/cos_dv_calibrated"
+_LOG_PARTITIONS = {"exact", "row_wise", "info_nce", "info_nce_of_targets", "nt_xent", "decoupled", "queue",
+                   "prototype_partition"}  # fmt: skip
+
+
+class History:
+    """What the log holds so far: evaluations by key, and the objective J − M before each of them."""
+
+    def __init__(self, config: MISSLConfig, steps: int, batch_size: int):
+        self.config, self.steps, self.batch_size = config, steps, batch_size
+        self.step = 0
+        self.first: dict[str, float] = {}  # by key, of the first evaluation of all
+        self.seen: dict[str, list[float]] = defaultdict(list)  # by key, of evaluations after the warm-up
+        self.opening: list[float] = []  # the objective of the first steps
+        self.latest: deque[float] = deque(maxlen=_WINDOW)
+        self.windows: list[tuple[float, float]] = []  # its mean before an evaluation, and the standard error
+        self.fresh = False  # whether the last window is of the last evaluation
+
+    def add(self, record: Mapping) -> None:
+        """Take in a record, of a step or of an evaluation."""
+        if "loss" in record:
+            if record["value"] is not None:  # a loss that is not finite ends the run elsewhere
+                self.latest.append(record["value"])
+                self.opening += [record["value"]] * (len(self.opening) < _WINDOW // 5)
+            return
+        numbers = {key: value for key, value in record.items() if isinstance(value, int | float)}
+        self.first = numbers | self.first
+        self.step = record["step"]
+        if self.step >= max(1, _WARM_UP * self.steps):
+            for key, value in numbers.items():
+                self.seen[key].append(value)
+            self.fresh = len(self.latest) >= _FEWEST
+            if self.fresh:
+                self.windows.append(_mean_and_error(self.latest))
+                self.latest.clear()
+
+    def errors(self, key: str) -> list[float]:
+        """The standard errors of an estimate, from its intervals: the first of all, then those after the warm-up."""
+        low, high = ([self.first[f"{key}/{end}"], *self.seen[f"{key}/{end}"]] for end in ("low", "high"))
+        return [(b - a) / (2 * _Z95) for a, b in zip(low, high)]
+
+
+def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    return fmean(values), stdev(values) / math.sqrt(len(values))
+
+
+# Each rule gives the numbers where it holds, "" where it does not, and None where there is too little to tell.
+
+
+def complete_collapse(h: History) -> str | None:
+    names = ("collapse/std", "collapse/mean_cosine", "rank/rankme")
+    std, cosine, rank = (h.seen[f"eval/{name}"][-1] for name in names)
+    if std < 0.10 or cosine > 0.99 or rank < 1.5:
+        return f"std {std:.3f} (isotropic: 1), mean cosine {cosine:.3f} (isotropic: 0), RankMe {rank:.2f}"
+    return ""
+
+
+def dimensional_collapse(h: History) -> str | None:
+    ranks, size = h.seen["eval/rank/effective_rank"], h.config.projection_size
+    # No fraction of D: clusters end at their number less one, whatever D is.
+    if (ranks[-1] < 2.5 or ranks[-1] < 0.25 * max(ranks)) and not complete_collapse(h):
+        std = h.seen["eval/collapse/std"][-1]
+        return f"effective rank {ranks[-1]:.2f} of {size}, {max(ranks):.2f} at its best, while std is {std:.2f}"
+    return ""
+
+
+def information_loss(h: History) -> str | None:
+    values, errors = h.seen[_CALIBRATED], h.errors(_CALIBRATED)[1:]
+    best = max(range(len(values)), key=values.__getitem__)
+    drop = values[best] - values[-1]
+    # Below 0.2 nats there is little to lose: a cosine does not see what a predictor makes of the embeddings.
+    if values[best] > 0.2 and values[-1] < 0.6 * values[best] and drop > 3 * math.hypot(errors[best], errors[-1]):
+        return f"calibrated cosine DV {values[-1]:.2f} nats, {values[best]:.2f} at its best"
+    return ""
+
+
+def pinned(h: History) -> str | None:
+    weight = sum(w for name, w in h.config.marginal.items() if name in _LOG_PARTITIONS)
+    if not weight or not h.fresh:
+        return None
+    prototypes = getattr(h.config, "num_prototypes", None)
+    queue = h.config.queue_size if "queue" in h.config.marginal else None
+    candidates = prototypes or queue or h.batch_size
+    # Scores that tell nothing make J − M 0, as M is a mean over the candidates; over prototypes it is a sum.
+    log_k, mean = math.log(candidates), h.windows[-1][0]
+    nothing = -weight * log_k if prototypes else 0.0
+    if abs(mean - nothing) < 0.01 * weight * log_k and not _shares_more(h):
+        return (
+            f"J − M is {mean:.3f}, of scores that tell nothing {nothing:.3f}; K = {candidates:,}, ln K = {log_k:.2f}"
+        )
+    return ""
+
+
+def stagnant(h: History) -> str | None:
+    if not h.fresh or h.step < h.steps / 2:
+        return None
+    (mean, error), (lowest, its_error) = h.windows[-1], min([_mean_and_error(h.opening), *h.windows])
+    best = max(h.seen[_CALIBRATED])
+    # Not above the start: a queue that fills with keys makes the objective fall before it rises.
+    learned = mean > lowest + 3 * math.hypot(error, its_error) or _shares_more(h)
+    # With a predictor, what the objective is about need not show in the cosine of embeddings.
+    blind = getattr(h.config, "predictor_hidden_size", None) is not None
+    if not learned or (best <= max(0.01, 3 * max(h.errors(_CALIBRATED))) and not blind):
+        first = h.first[_CALIBRATED]
+        return f"J − M is {mean:.3f}, was {lowest:.3f}; calibrated cosine DV at most {best:.2f} nats, was {first:.2f}"
+    return ""
+
+
+def _shares_more(h: History) -> bool:
+    """Whether the calibrated estimate has ever been above an earlier value by one standard error: pairs stay the same,
+    so that a difference is known much better than that. The evaluation at the very start is no such value: batch norm
+    has no statistics there."""
+    lowest, its_error = math.inf, 0.0
+    for value, error in zip(h.seen[_CALIBRATED], h.errors(_CALIBRATED)[1:] if h.seen[_CALIBRATED] else ()):
+        if value > lowest + math.hypot(error, its_error):
+            return True
+        lowest, its_error = min((lowest, its_error), (value, error))
+    return False
+
+
+def diverging(h: History) -> str | None:
+    if not h.fresh or len(h.windows) < 2:
+        return None
+    before, (mean, _) = fmean(value for value, _ in h.windows[:-1]), h.windows[-1]
+    worst, spread = min(h.opening), max(h.opening) - min(h.opening)
+    if mean < before and mean < worst - max(spread, abs(worst) / 2, 0.5):
+        return f"J − M is {mean:.4g}, {before:.4g} on average before and at least {worst:.4g} in the first steps"
+    return ""
+
+
+def cone(h: History) -> str | None:
+    cosine, rank = h.seen["eval/collapse/mean_cosine"][-1], h.seen["eval/rank/effective_rank"][-1]
+    if cosine > 0.8 and not complete_collapse(h) and not dimensional_collapse(h):
+        return f"mean cosine {cosine:.2f}, effective rank {rank:.1f}"
+    return ""
+
+
+def ceiling_reached(h: History) -> str | None:
+    value, ceiling = h.seen[_CALIBRATED][-1], h.seen[f"{_CALIBRATED}/ceiling"][-1]
+    return f"calibrated cosine DV is {value:.2f} of at most {ceiling:.2f} nats" if value > 0.9 * ceiling else ""
+
+
+VERDICTS: dict[str, tuple[str, str, Callable[[History], str | None]]] = {
+    # kind: (what is happening, the key of an evaluation that it needs, the rule)
+    "complete_collapse": ("embeddings are almost one point", "eval/collapse/mean_cosine", complete_collapse),
+    "dimensional_collapse": ("embeddings lie in a few directions", "eval/rank/effective_rank", dimensional_collapse),
+    "information_loss": ("the two views share less than before", _CALIBRATED, information_loss),
+    "pinned": ("the loss stays at ln K: positives score like negatives", "step", pinned),
+    "stagnant": ("the bound has not grown since the start", _CALIBRATED, stagnant),
+    "diverging": ("the objective falls below its start", "step", diverging),
+    "cone": ("embeddings point one way, and differ around it", "eval/collapse/mean_cosine", cone),
+    "ceiling_reached": ("the estimate cannot grow any more", _CALIBRATED, ceiling_reached),
+}
+
+
+class Alarm:
+    """`alarm(record)` -> {kind: message} of what an evaluation has to say for the first time; each kind once.
+
+    Args:
+        config: the row, whose columns tell the likely cause.
+        steps: of the whole run.
+        batch_size: N, the images that one loss compares.
+    """
+
+    def __init__(self, config: MISSLConfig, steps: int, batch_size: int):
+        self.history = History(config, steps, batch_size)
+        self.streaks: dict[str, int] = dict.fromkeys(VERDICTS, 0)
+        self.raised: dict[str, str] = {}
+
+    def __call__(self, record: Mapping) -> dict[str, str]:
+        self.history.add(record)
+        if "loss" in record:
+            return {}
+        new = {}
+        for kind, (happening, key, rule) in VERDICTS.items():
+            if key not in record or not self.history.seen[key]:
+                continue
+            numbers = rule(self.history)
+            if numbers is None:
+                continue
+            self.streaks[kind] = self.streaks[kind] + 1 if numbers else 0
+            if self.streaks[kind] >= _CONSECUTIVE and kind not in self.raised:
+                cause = likely_cause(kind, self.history.config, self.history.steps)
+                new[kind] = f"{happening} ({numbers}). {'' if kind in NOTES else 'Likely cause: '}{cause}"
+        self.raised |= new
+        return new
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the last evaluation looks collapsed, or has lost its information."""
+        return any(self.streaks[kind] for kind in COLLAPSE)
+
+    @property
+    def stops(self) -> str:
+        """The first message for which a run is stopped, empty if there is none."""
+        return next((message for kind, message in self.raised.items() if kind in STOPPING), "")

@@ -1,0 +1,84 @@
+"""Did mutual information grow? A verdict from the tracked curves, which a run that died does not pass.
+
+A curve grew if 95 % of its steps fall by no more than a tolerance of two standard errors, it gained more than three,
+it ends within three (or 5 %) of its best, and nothing collapsed. The standard error is that of the difference between
+the trained and the initial model on the same pairs; models that are nearer to one another differ by less.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from statistics import stdev
+
+from torch import Tensor
+
+from ..estimators import track
+
+CURVES = ("cos_dv", "cos_dv_calibrated")
+_BLOCKS = 16
+_Z95 = 1.959964
+
+Pairs = tuple[Tensor, Tensor]
+
+
+def paired_errors(before: Pairs, after: Pairs) -> dict[str, float]:
+    """Standard error of each estimate's difference, in nats, between two models on the same pairs (N, D), (N, D).
+
+    From the differences in blocks of at least 64 pairs: what the models agree on cancels. Without what cannot be told:
+    of fewer than 512 pairs, and of estimates near the ceiling of a block.
+    """
+    count = min(_BLOCKS, len(before[0]) // 64)
+    if count < 8:
+        return {}
+    # Strided, so that images sorted by class are spread over all blocks
+    blocks = [[tuple(z[block::count] for z in pair) for pair in (before, after)] for block in range(count)]
+    found = [[track(*pair, "block") for pair in block] for block in blocks]
+    errors = {}
+    for name in CURVES:
+        estimates = [(old[name], new[name]) for old, new in found]
+        if all(estimate.value < 0.9 * estimate.ceiling for both in estimates for estimate in both):
+            errors[name] = stdev(new.value - old.value for old, new in estimates) / math.sqrt(count)
+    return errors
+
+
+def growth_verdicts(records: Iterable[Mapping], errors: Mapping[str, float], collapsed: bool) -> dict[str, dict]:
+    """The verdict on each tracked curve, by its name (`mi/cos_dv`, …), from the records of `metrics.jsonl`.
+
+    Args:
+        errors: of the gain since the first evaluation, by the curve's name, from `paired_errors`; without one, that of
+            two independent samples is used, which is larger.
+        collapsed: whether the alarm holds at the end.
+    """
+    verdicts = {}
+    evaluations = [record for record in records if "loss" not in record]
+    for name in (f"{space}/{curve}" for space in ("mi", "mi_h", "mi_target") for curve in CURVES):
+        key = f"eval/{name}"
+        points = [(r[key], (r[f"{key}/high"] - r[f"{key}/low"]) / (2 * _Z95)) for r in evaluations if key in r]
+        if len(points) > 1:
+            error = errors.get(name, math.hypot(points[0][1], points[-1][1]))
+            verdicts[name] = _verdict([value for value, _ in points], error, name in errors, collapsed)
+    return verdicts
+
+
+def _verdict(values: list[float], error: float, paired: bool, collapsed: bool) -> dict:
+    steps = [new - old for old, new in itertools.pairwise(values)]
+    tolerance = 2 * error
+    gain, drawdown = values[-1] - values[0], max(values) - values[-1]
+    monotone = sum(step >= -tolerance for step in steps) / len(steps)
+    failures = {
+        f"it rises or stays in {monotone:.0%} of the steps only": monotone < 0.95,
+        f"the gain of {gain:.3f} is within three standard errors of 0": gain <= 3 * error,
+        f"it ends {drawdown:.3f} below its best": drawdown > max(3 * error, 0.05 * max(values)),
+        "the embeddings have collapsed": collapsed,
+    }
+    return {
+        "grew": not any(failures.values()),
+        "because": [failure for failure, holds in failures.items() if holds],
+        "gain": gain,
+        "standard_error": error,
+        "paired": paired,
+        "tolerance": tolerance,
+        "monotone_share": monotone,
+        "drawdown": drawdown,
+        "evaluations": len(values),
+    }
