@@ -2,10 +2,11 @@
 
 from .collapse import Alarm
 from .figures import mi_figure, quality_figure, training_figure
+from .frozen import Represented, input_of, represent_splits
 from .growth import growth_verdicts, paired_errors
 from .held_out import Evaluation
-from .knn import KNN_PROTOCOL, knn_predict
-from .linear_probe import LinearProbeResult, accuracy_interval, linear_probe
+from .knn import KNN_PROTOCOL, knn_predict, knn_protocol
+from .linear_probe import LinearProbeResult, accuracy_interval, linear_probe, ridge_probe
 from .spectrum import (
     alignment,
     alpha_req,
@@ -28,6 +29,7 @@ __all__ = [
     "Alarm",
     "Evaluation",
     "LinearProbeResult",
+    "Represented",
     "accuracy_interval",
     "alignment",
     "alpha_req",
@@ -36,7 +38,9 @@ __all__ = [
     "effective_rank",
     "embedding_std",
     "growth_verdicts",
+    "input_of",
     "knn_predict",
+    "knn_protocol",
     "koziol_kurtosis",
     "lidar",
     "linear_probe",
@@ -48,6 +52,8 @@ __all__ = [
     "participation_ratio",
     "quality_figure",
     "rankme",
+    "represent_splits",
+    "ridge_probe",
     "summary_table",
     "training_figure",
     "uniformity",

@@ -6,7 +6,13 @@ from torch import Tensor
 
 from ..errors import UserError
 
-KNN_PROTOCOL = "cosine kNN on clean images, k = 20 (all when fewer), votes weighted by exp(cosine / 0.07)"
+
+def knn_protocol(k: int = 20, temperature: float = 0.07) -> str:
+    """What `knn_predict` does, in words."""
+    return f"cosine kNN on clean images, k = {k} (all when fewer), votes weighted by exp(cosine / {temperature:g})"
+
+
+KNN_PROTOCOL = knn_protocol()
 
 
 def knn_predict(
@@ -20,8 +26,10 @@ def knn_predict(
     """argmax_c Σ_{i ∈ k nearest, y_i = c} e^{cos(h, h_i)/τ}: (N, D), (N,), (M, D) -> predicted labels (M,)
 
     As in arXiv 1805.01978 and 2104.14294. Equal cosines rank by position in `train`, equal votes by class number.
-    Works in blocks of test rows. Raises UserError for empty or non-finite input.
+    Works in blocks of test rows. Raises UserError for empty or non-finite input, and for k or τ that are not positive.
     """
+    if k < 1 or not temperature > 0:
+        raise UserError(f"kNN needs k of at least 1 and a temperature above 0; got k = {k}, τ = {temperature:g}")
     if len(train) == 0 or len(train) != len(train_labels):
         raise UserError(f"kNN needs labelled training rows; got {len(train)} rows and {len(train_labels)} labels")
     if not (train.isfinite().all() and test.isfinite().all()):

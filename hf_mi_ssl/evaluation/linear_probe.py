@@ -1,35 +1,40 @@
-"""Linear probe: multinomial logistic regression on frozen representations, the learning rate chosen within train.
+"""Linear probe: multinomial logistic regression on frozen representations, and ridge regression to check it.
 
-All learning rates train at once as columns of one matrix, so that a sweep costs little more than one run.
+All learning rates train at once as columns of one matrix, so that a sweep costs little more than one run; all ridge
+penalties share one decomposition. Which of them counts is chosen within train.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import counter
 from ..errors import UserError
 
 LEARNING_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
-LINEAR_PROTOCOL = (
-    "logistic regression on frozen representations of clean images, standardised by train; SGD, momentum 0.9, cosine "
-    "schedule; learning rate chosen on a stratified 10 % of train, refitted on all of train, test used once"
-)
+PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)  # for each row of train: features have variance 1
+_WHERE = "on frozen representations of clean images, standardised by train"
+_CHOSEN = "chosen on a stratified 10 % of train, refitted on all of train, test used once"
+LINEAR_PROTOCOL = f"logistic regression {_WHERE}; SGD, momentum 0.9, cosine schedule; learning rate {_CHOSEN}"
+RIDGE_PROTOCOL = f"ridge regression to one-hot labels {_WHERE}; closed form; penalty {_CHOSEN}"
 _BATCH, _EPOCHS, _MIN_STEPS, _MOMENTUM = 256, 30, 1000, 0.9
+_ROWS = 2**16  # that float64 sums take at once
 
 
 @dataclass(frozen=True)
 class LinearProbeResult:
-    """Top-1 accuracy on the test split (a fraction), the counts behind it, and the learning rate that train chose."""
+    """Top-1 accuracy on the test split (a fraction), the counts behind it, and the learning rate, or the penalty, that
+    train chose."""
 
     accuracy: float
     correct: int
     n: int
-    learning_rate: float
+    chosen: float
     protocol: str
 
 
@@ -51,12 +56,20 @@ def linear_probe(
 ) -> LinearProbeResult:
     """Accuracy of softmax(W h + b): (N, D), (N,), (M, D), (M,) with labels in 0 … C − 1.
 
-    Deterministic in `seed`, which orders the batches and draws the selection split. Runs on the CPU, on one thread.
-    Raises UserError for unusable input.
+    Deterministic in `seed`, which orders the batches and draws the selection split. Runs where `train` is, on one
+    thread of a CPU. Raises UserError for unusable input.
     """
-    _check(train, train_labels, test, test_labels, num_classes)
-    with _one_thread():
-        return _probe(train, train_labels, test, test_labels, num_classes, seed)
+    return _probe(_fit, LEARNING_RATES, LINEAR_PROTOCOL, train, train_labels, test, test_labels, num_classes, seed)
+
+
+def ridge_probe(
+    train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, num_classes: int, seed: int
+) -> LinearProbeResult:
+    """Accuracy of argmax_c (W h + b)_c, W = argmin ‖Y − HW − b‖² + λN ‖W‖², Y one-hot: arguments as `linear_probe`.
+
+    Nothing is iterated: a logistic regression far below it has not converged. `seed` draws the selection split.
+    """
+    return _probe(_ridge, PENALTIES, RIDGE_PROTOCOL, train, train_labels, test, test_labels, num_classes, seed)
 
 
 @contextmanager
@@ -72,24 +85,34 @@ def _one_thread() -> Iterator[None]:
 
 
 def _probe(
-    train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, num_classes: int, seed: int
+    fit: Callable[..., Tensor],
+    grid: tuple[float, ...],
+    protocol: str,
+    train: Tensor,
+    train_labels: Tensor,
+    test: Tensor,
+    test_labels: Tensor,
+    num_classes: int,
+    seed: int,
 ) -> LinearProbeResult:
+    _check(train, train_labels, test, test_labels, num_classes)
+    held_out = selection_split(train_labels.cpu(), seed).to(train.device)
+    test, labels, test_labels = (x.to(train.device) for x in (test, train_labels, test_labels))
     mean, std = train.double().mean(0), train.double().std(0, correction=0)
     std = torch.where(std > 1e-6 * (mean.abs() + std.max()), std, torch.inf)  # dead dimensions stay silent
-    train, test = (torch.cat([((h - mean) / std).float(), torch.ones(len(h), 1)], 1) for h in (train, test))
+    train, test = (torch.cat([((h - mean) / std).float(), h.new_ones(len(h), 1).float()], 1) for h in (train, test))
 
-    held_out = selection_split(train_labels, seed)
-    x, y = train[~held_out], train_labels[~held_out]
-    logits = _logits(train[held_out], _fit(x, y, num_classes, LEARNING_RATES, seed), num_classes)  # (n, L, C)
-    y = train_labels[held_out]
-    hits = (logits.argmax(2) == y[:, None]).sum(0).tolist()
-    losses = -logits.log_softmax(2)[torch.arange(len(y)), :, y].mean(0)
-    # small splits tie often: the loss decides then; a learning rate that diverged has no loss and loses
-    best = max(range(len(LEARNING_RATES)), key=lambda i: (hits[i], -torch.nan_to_num(losses[i], torch.inf).item()))
+    with _one_thread():
+        weights = fit(train[~held_out], labels[~held_out], num_classes, grid, seed)
+        logits, y = _logits(train[held_out], weights, num_classes), labels[held_out]  # (n, L, C), (n,)
+        hits = (logits.argmax(2) == y[:, None]).sum(0).tolist()
+        losses = -logits.log_softmax(2)[torch.arange(len(y), device=y.device), :, y].mean(0)
+        # small splits tie often: the loss decides then; a learning rate that diverged has no loss and loses
+        best = max(range(len(grid)), key=lambda i: (hits[i], -torch.nan_to_num(losses[i], torch.inf).item()))
 
-    weights = _fit(train, train_labels, num_classes, LEARNING_RATES[best : best + 1], seed)
-    correct = int((_logits(test, weights, num_classes)[:, 0].argmax(1) == test_labels).sum())
-    return LinearProbeResult(correct / len(test), correct, len(test), LEARNING_RATES[best], LINEAR_PROTOCOL)
+        weights = fit(train, labels, num_classes, grid[best : best + 1], seed)
+        correct = int((_logits(test, weights, num_classes)[:, 0].argmax(1) == test_labels).sum())
+    return LinearProbeResult(correct / len(test), correct, len(test), grid[best], protocol)
 
 
 def selection_split(labels: Tensor, seed: int) -> Tensor:
@@ -111,20 +134,37 @@ def _fit(x: Tensor, y: Tensor, num_classes: int, learning_rates: tuple[float, ..
     batch = min(_BATCH, n)
     per_epoch = n // batch
     steps = max(_MIN_STEPS, _EPOCHS * per_epoch)
-    rates = torch.tensor(learning_rates).repeat_interleave(num_classes)
-    weights = torch.zeros(dimension, len(rates))
+    rates = torch.tensor(learning_rates, device=x.device).repeat_interleave(num_classes)
+    weights = torch.zeros(dimension, len(rates), device=x.device)
+    each = torch.arange(batch, device=x.device)
     velocity = torch.zeros_like(weights)
     for step in range(steps):
         epoch, position = divmod(step, per_epoch)
         if position == 0:
-            order = counter.permutation(n, "linear_probe/batches", seed, epoch)
+            order = counter.permutation(n, "linear_probe/batches", seed, epoch).to(x.device)
         rows = order[position * batch : (position + 1) * batch]
         inputs = x[rows]
         error = _logits(inputs, weights, num_classes).softmax(2)  # becomes the gradient of the loss by the logits
-        error[torch.arange(batch), :, y[rows]] -= 1
+        error[each, :, y[rows]] -= 1
         velocity.mul_(_MOMENTUM).addmm_(inputs.T, error.flatten(1), alpha=1 / batch)
         weights -= rates * (0.5 + 0.5 * math.cos(math.pi * step / steps)) * velocity
     return weights
+
+
+def _ridge(x: Tensor, y: Tensor, num_classes: int, penalties: tuple[float, ...], seed: int) -> Tensor:
+    """The weights (D, L C) of one ridge regression per penalty; the last column of x is 1 and is not penalised."""
+    mean, targets = x.double().mean(0), F.one_hot(y, num_classes).double()
+    gram, cross = torch.zeros(x.shape[1], x.shape[1]).to(mean), torch.zeros(x.shape[1], num_classes).to(mean)
+    for rows, labels in zip(x.split(_ROWS), targets.split(_ROWS)):
+        centred = rows - mean  # the column of ones becomes 0, and so does its weight
+        gram += centred.T @ centred
+        cross += centred.T @ labels
+    values, directions = torch.linalg.eigh(gram)
+    rotated = directions.T @ cross
+    shrunk = [rotated / (values.clamp_min(0) + penalty * len(x))[:, None] for penalty in penalties]
+    weights = torch.stack([directions @ each for each in shrunk], 1)
+    weights[-1] = targets.mean(0) - torch.tensordot(mean, weights, 1)
+    return weights.flatten(1).float()
 
 
 def _check(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, num_classes: int) -> None:

@@ -3,6 +3,7 @@
 from .arguments import PretrainingArguments, parse_arguments
 from .cached_gradients import forward_backward
 from .checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from .downstream import DownstreamParser, default_output_dir, run_downstream, write_evaluations
 from .launch import announce, build_accelerator, run_recipe
 from .optimization import build_optimizer, cosine_momentum, cosine_with_warmup, set_schedules
 from .plan import Plan
@@ -10,6 +11,7 @@ from .records import MetricsLog, read_records, results, step_record, write_json
 from .state import TrainingState, build_seeded, seed_everything
 
 __all__ = [
+    "DownstreamParser",
     "MetricsLog",
     "Plan",
     "PretrainingArguments",
@@ -20,16 +22,19 @@ __all__ = [
     "build_seeded",
     "cosine_momentum",
     "cosine_with_warmup",
+    "default_output_dir",
     "forward_backward",
     "latest_checkpoint",
     "load_checkpoint",
     "parse_arguments",
     "read_records",
     "results",
+    "run_downstream",
     "run_recipe",
     "save_checkpoint",
     "seed_everything",
     "set_schedules",
     "step_record",
+    "write_evaluations",
     "write_json",
 ]

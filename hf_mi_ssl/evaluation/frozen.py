@@ -1,0 +1,72 @@
+"""Any encoder that AutoModel loads, frozen, and what it makes of a labelled data set: the input of kNN and probes."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import AutoImageProcessor, PreTrainedModel
+
+from ..data import Part, open_train_and_held_out
+from ..errors import UserError
+from ..views import ViewRecipe, clean_view
+
+_BATCH = 256  # images represented at once
+
+
+class Represented(NamedTuple):
+    """Representations h of clean images, float32 (N, H), and their labels, int64 (N,), on the CPU."""
+
+    h: Tensor
+    labels: Tensor
+    split: str
+
+
+def input_of(name: str) -> dict[str, Any]:
+    """`size` in pixels, `mean` and `std` of what the image processor of a directory or Hub id makes, if it says so."""
+    try:
+        processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError):  # there is none
+        return {}
+    of_timm = getattr(processor, "data_config", None)
+    if of_timm:
+        found = {"size": of_timm["input_size"][-1], "mean": of_timm["mean"], "std": of_timm["std"]}
+    else:
+        box = dict((processor.crop_size if getattr(processor, "do_center_crop", False) else None) or processor.size)
+        size = box.get("height") or box.get("shortest_edge")
+        found = {"size": size, "mean": processor.image_mean, "std": processor.image_std}
+    return {key: tuple(value) if key != "size" else value for key, value in found.items() if value}
+
+
+def represent_splits(
+    encoder: PreTrainedModel, *, image_size: int, mean=None, std=None, device: torch.device, **data
+) -> tuple[Represented, Represented]:
+    """The labelled images of train and of what is held out, through an encoder in eval mode.
+
+    The whole image is the view, `image_size` pixels a side, normalised by `mean` and `std` (ImageNet's unless given).
+    `data`, the seed among them, goes to `open_train_and_held_out`. Raises UserError without labels, and for a size
+    that the encoder refuses.
+    """
+    given = {key: value for key, value in (("mean", mean), ("std", std)) if value}
+    recipe = ViewRecipe(size=image_size, **given)
+    parts = [part.labelled() for part in open_train_and_held_out(image_size=image_size, device=device, **data)]
+    for part in parts:
+        if not len(part):
+            raise UserError(f"{part.split} has no labels: name their column with --label_column_name")
+    encoder.eval().to(device)
+    train, held = (Represented(_represent(encoder, part, recipe), part.labels, part.split) for part in parts)
+    return train, held
+
+
+@torch.no_grad()
+def _represent(encoder: PreTrainedModel, part: Part, recipe: ViewRecipe) -> Tensor:
+    batches = []
+    chunks = tqdm(part.indices.split(_BATCH), desc=f"representing {part.split}", disable=None)
+    for _, images in part.images.batches(chunks):
+        try:
+            h = encoder(clean_view(images, recipe)).pooler_output
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"no images of {recipe.size} pixels: {reason}; see --image_size") from error
+        batches.append(h.flatten(1).float().cpu())
+    return torch.cat(batches)

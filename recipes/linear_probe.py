@@ -1,0 +1,56 @@
+"""Accuracy of a linear classifier on a frozen encoder, beside ridge regression in closed form to check it.
+
+    python recipes/linear_probe.py --model runs/my_photos --config runs/my_photos/training_args.json   # its own data
+    python recipes/linear_probe.py --model facebook/dinov2-small --dataset_name uoft-cs/cifar10
+
+Any encoder that `AutoModel` loads will do. Images are clean, at the size and with the normalisation of the encoder's
+image processor, and pass through it once. All learning rates are trained at once; a tenth of train chooses one, all of
+train is fitted again with it, and what is held out is asked once. Ridge regression is treated alike, with nothing to
+converge: a linear_top1 far below ridge_top1 has not. Writes `linear_probe.json` into --output_dir: its `evaluations`
+are rows as in the `results.json` of a run, `chosen` the learning rate and the penalty.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from hf_mi_ssl import metrics
+from hf_mi_ssl.encoders import load_encoder
+from hf_mi_ssl.evaluation import input_of, represent_splits
+from hf_mi_ssl.training import (
+    DownstreamParser,
+    default_output_dir,
+    parse_arguments,
+    run_downstream,
+    write_evaluations,
+)
+
+
+def main() -> None:
+    own, left = DownstreamParser(__doc__).parse()
+    encoder, images = load_encoder(own.model), input_of(own.model)
+    size = images.pop("size", 224)
+    args = parse_arguments(left, __doc__, image_size=size, output_dir=default_output_dir(own.model))
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    train, test = represent_splits(encoder, **args.data_arguments(), **images, device=device)
+
+    learns = {"train": train.h.to(device), "train_labels": train.labels, "seed": args.seed}
+    probe = metrics.load("linear_probe")
+    found = probe.compute(predictions=test.h.numpy(), references=test.labels.numpy(), **learns)
+
+    chosen = {name: measured.pop("chosen") for name, measured in found.items()}
+    about = {"split": test.split, "encoder": "trained", "branch": "online"}
+    rows = [{"name": name} | measured | about for name, measured in found.items()]
+    path = Path(args.output_dir) / "linear_probe.json"
+    write_evaluations(path, own.model, args, device, rows, chosen=chosen)
+
+    print(f"{own.model} on {args.dataset_name}: {len(test.h):,} images of {test.split}, {args.image_size} pixels")
+    for row in rows:
+        print(f"{row['name']} {row['value']:.4f} ({row['low']:.4f} to {row['high']:.4f}): {row['protocol']}")
+    print(f"chosen: learning rate {chosen['linear_top1']:g}, penalty {chosen['ridge_top1']:g}\nwritten to {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_downstream(main))

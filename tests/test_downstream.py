@@ -1,0 +1,221 @@
+"""Recipes that judge an encoder: the same numbers as its run, of any encoder and size, and mistakes in one line."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+from hf_mi_ssl.encoders import build_encoder, encoder_config
+from hf_mi_ssl.errors import UserError
+from hf_mi_ssl.evaluation import accuracy_interval, input_of, linear_probe, represent_splits, ridge_probe
+from hf_mi_ssl.evaluation.linear_probe import _ridge
+from hf_mi_ssl.hub import export_encoder
+from tests import test_recipes
+from tests.conftest import small_model
+
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+LOADS = ["--dataset_name", "imagefolder", "--dataloader_num_workers", "0"]
+
+
+def recipe(name, *argv) -> int:
+    """Run it in this process; returns its exit code."""
+    spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    before, sys.argv = sys.argv, [f"{name}.py", *map(str, argv)]
+    try:
+        return module.run_downstream(module.main)
+    finally:
+        sys.argv = before
+
+
+def written(directory, name) -> dict:
+    return json.loads((Path(directory) / f"{name}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    """The directory of a run."""
+    directory = tmp_path_factory.mktemp("run")
+    assert test_recipes.run("jmi", directory, *test_recipes.data(folder), *test_recipes.FAST) == 0
+    return directory
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The directory of an encoder for images of 16 pixels."""
+    directory = tmp_path_factory.mktemp("encoder")
+    export_encoder(small_model("jmi").encoder, directory, image_size=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
+    return directory
+
+
+@pytest.mark.parametrize(("name", "key"), [("knn", "knn_top1"), ("linear_probe", "linear_top1")])
+def test_a_run_is_measured_as_it_measured_itself(name, key, finished, capsys):
+    before = {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
+    assert recipe(name, "--model", finished, "--config", finished / "training_args.json") == 0
+    found = written(finished, name)
+    said = capsys.readouterr().out
+    own = [row for row in written(finished, "results")["evaluations"] if row["name"] == key]
+    rows = {row["name"]: row for row in found["evaluations"]}
+    assert rows[key] == next(row for row in own if row["encoder"] == "trained")
+    assert all(row.keys() == own[0].keys() for row in rows.values())
+    assert f"{key} {rows[key]['value']:.4f} ({rows[key]['low']:.4f} to {rows[key]['high']:.4f})" in said
+    assert (found["encoder"], found["dataset"], found["image_size"]) == (finished.name, "imagefolder", 16)
+    assert str(finished) not in json.dumps(found)
+    after = {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
+    assert after.pop(f"{name}.json")
+    before.pop(f"{name}.json", None)
+    assert {key: value for key, value in after.items() if key in before} == before
+
+
+def test_knn_tells_how_many_directions_are_used_and_takes_k(exported, folder, tmp_path):
+    data = ["--model", exported, "--data_dir", folder, *LOADS, "--output_dir", tmp_path]
+    assert recipe("knn", *data, "--k", 5, "--temperature", 0.1) == 0
+    top1, *ranks = written(tmp_path, "knn")["evaluations"]
+    assert "k = 5 " in top1["protocol"]
+    assert {"rank_h/rankme", "rank_h/effective_rank", "rank_h/std"} <= {row["name"] for row in ranks}
+    assert all(row["n"] == 32 and row["low"] is None for row in ranks)
+
+
+def test_the_probe_says_what_train_chose(exported, folder, tmp_path):
+    data = ["--model", exported, "--data_dir", folder, *LOADS, "--output_dir", tmp_path]
+    assert recipe("linear_probe", *data) == 0
+    found = written(tmp_path, "linear_probe")
+    assert found["chosen"].keys() == {"linear_top1", "ridge_top1"}
+    assert [row["value"] for row in found["evaluations"]] == [1.0, 1.0]  # red and green
+
+
+def test_size_and_normalisation_are_those_of_the_image_processor(exported, folder, tmp_path):
+    assert input_of(str(exported)) == {"size": 16, "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.2)}
+    assert input_of(str(tmp_path)) == {}
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "vit")
+    assert input_of(str(tmp_path / "vit")) == {"size": 32, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    timm = build_encoder(encoder_config("timm/test_resnet", 24))
+    timm.save_pretrained(tmp_path / "plain")
+    export_encoder(timm, tmp_path / "timm", image_size=24, mean=(0.5,) * 3, std=(0.3,) * 3)
+    assert input_of(str(tmp_path / "plain"))["size"] == 24
+    assert input_of(str(tmp_path / "timm")) == {"size": 24, "mean": (0.5,) * 3, "std": (0.3,) * 3}
+    data = ["--model", tmp_path / "timm", "--data_dir", folder, *LOADS]
+    assert recipe("knn", *data) == 0
+    assert written(tmp_path / "timm", "knn")["image_size"] == 24
+
+    class Spy(torch.nn.Module):
+        def forward(self, pixel_values):
+            seen.append(pixel_values)
+            return type("Output", (), {"pooler_output": pixel_values.mean((2, 3))})
+
+    seen, source = [], {"train_split": "train", "eval_split": None, "seed": 0, "data_dir": str(folder)}
+    source |= {"dataset_name": "imagefolder", "device": torch.device("cpu")}
+    train, test = represent_splits(Spy(), image_size=16, mean=(0.0,) * 3, std=(1.0,) * 3, **source)
+    assert seen[0].shape == (96, 3, 16, 16)
+    assert 0 <= seen[0].min() <= seen[0].max() <= 1
+    assert (len(train.h), len(test.h), test.split) == (96, 32, "test")
+    red = test.h[test.labels == test.labels[test.h[:, 0].argmax()]]
+    assert (red[:, 0] > red[:, 1]).all()
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "required: --model"),
+        (["--model", "no_such_run"], "no directory 'no_such_run'"),
+        (["--model", "x", "--learning_rate", "0.1"], "--learning_rate is a flag of training and does nothing here"),
+        (["--model", "x", "--sead", "1"], "unknown argument '--sead'; did you mean '--seed'?"),
+        (["--model", "x", "--k", "0"], "--k 0 and --temperature 0.07 must be above 0"),
+    ],
+)
+def test_bad_arguments_cost_one_line_and_exit_code_2(argv, said, capsys):
+    assert recipe("knn", *argv) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.startswith("knn.py: ")
+    assert error.count("\n") == 1
+
+
+def test_images_without_labels_or_of_a_wrong_size_cost_one_line(exported, flat, folder, tmp_path, capsys):
+    assert recipe("linear_probe", "--model", exported, "--data_dir", flat, *LOADS) == 2
+    assert "has no labels: name their column with --label_column_name" in capsys.readouterr().err
+    assert not (exported / "linear_probe.json").exists()
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    ViTModel(ViTConfig(image_size=32, patch_size=8, **sizes)).save_pretrained(tmp_path)
+    assert recipe("knn", "--model", tmp_path, "--data_dir", folder, *LOADS, "--image_size", 16) == 2
+    assert "no images of 16 pixels" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["knn", "linear_probe"])
+def test_help_lists_the_flags_of_the_data(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        recipe(name, "--help")
+    assert stopped.value.code == 0
+    said = capsys.readouterr().out
+    for flag in ("--model", "--dataset_name", "--data_files", "--label_column_name", "--image_size", "--output_dir"):
+        assert f"\n  {flag} " in said
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def overlapping(n, seed, classes=4, dimension=12):
+    y = torch.randint(classes, (n,), generator=torch.Generator().manual_seed(seed))
+    return 1.2 * torch.eye(classes, dimension)[y] + normal(n, dimension, seed=seed + 50), y
+
+
+@pytest.mark.parametrize(("n", "dimension"), [(60, 8), (20, 40)])
+def test_ridge_is_the_least_squares_solution_with_a_free_intercept(n, dimension):
+    x, y, penalties = normal(n, dimension) + 2, torch.arange(n) % 3, (1e-3, 0.5)
+    ones = torch.cat([x, torch.ones(n, 1)], 1)
+    found = _ridge(ones, y, 3, penalties, 0).unflatten(1, (2, 3))
+    targets = torch.eye(3)[y].double()
+    for i, penalty in enumerate(penalties):
+        # penalties as further rows: √(λN) w = 0 for every weight but the intercept
+        more = (penalty * n) ** 0.5 * torch.eye(dimension, dimension + 1, dtype=torch.float64)
+        rows = torch.cat([ones.double(), more])
+        solution = torch.linalg.lstsq(rows, torch.cat([targets, torch.zeros(dimension, 3).double()])).solution
+        torch.testing.assert_close(found[:, i], solution.float(), atol=1e-5, rtol=1e-4)
+
+
+def test_ridge_and_logistic_regression_agree_where_both_are_right():
+    """Gaussian classes of one covariance: the best boundary is linear."""
+    data = (*overlapping(3000, 0), *overlapping(2000, 1), 4, 0)
+    logistic, ridge = linear_probe(*data), ridge_probe(*data)
+    low, high = accuracy_interval(logistic.correct, logistic.n)
+    assert low <= ridge.accuracy <= high
+    assert ridge.accuracy > 0.5
+
+
+def test_ridge_sees_neither_scale_nor_shift_nor_the_test_set():
+    train, y = overlapping(300, 0)
+    test, asked = overlapping(100, 1)
+    one = ridge_probe(train, y, test, asked, 4, 0)
+    moved = ridge_probe(train * 7 + 3, y, test * 7 + 3, asked, 4, 0)
+    assert (moved.chosen, moved.n) == (one.chosen, one.n)
+    assert abs(moved.correct - one.correct) <= 1
+    assert ridge_probe(train, y, -test, asked.flip(0), 4, 0).chosen == one.chosen
+    labels = [overlapping(n, seed)[1] for n, seed in ((600, 5), (1000, 6))]
+    chance = ridge_probe(normal(600, 8), labels[0], normal(1000, 8, seed=1), labels[1], 4, 0)
+    low, high = accuracy_interval(chance.correct, chance.n)
+    assert low <= 0.25 <= high
+
+
+@pytest.mark.parametrize("n", [2, 3, 12])
+def test_ridge_works_on_small_sets_with_absent_classes_and_dead_dimensions(n):
+    train, y = overlapping(n, 2)
+    train[:, 3] = 5.0
+    test, asked = overlapping(20, 3)
+    assert 0 <= ridge_probe(train, y, test, asked, 6, seed=0).accuracy <= 1
+    with pytest.raises(UserError, match="NaN"):
+        ridge_probe(train * torch.inf, y, test, asked, 6, seed=0)
+
+
+@pytest.mark.gpu
+def test_probes_run_where_the_representations_are():
+    train, y, test, asked = *overlapping(500, 0), *overlapping(300, 1)
+    for probe in (linear_probe, ridge_probe):
+        here, there = probe(train, y, test, asked, 4, 0), probe(train.cuda(), y, test, asked, 4, 0)
+        assert there.chosen == here.chosen
+        assert abs(there.correct - here.correct) <= 2
