@@ -127,6 +127,14 @@ class MISSLConfig(PreTrainedConfig):
         predictor = getattr(self, "predictor_hidden_size", None) is not None
         return kind_of(self.method, self.joint, self.marginal, predictor) if self.method in METHODS else "surrogate"
 
+    @property
+    def facts(self) -> dict:
+        """What a card says of the row, for `results.json`: formulas and kind, its paper, and what it relates to."""
+        from .methods import get_method
+
+        row = get_method(self.method)
+        return {"formulas": self.formulas, "kind": self.kind, "arxiv": row.arxiv, "relations": row.relations}
+
     def validate_terms(self):
         _known("critic", [self.critic], CRITICS)
         _known("joint term", self.joint, JOINT_TERMS)

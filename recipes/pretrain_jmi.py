@@ -16,9 +16,8 @@ from hf_mi_ssl import JMIConfig, JMIForPreTraining
 from hf_mi_ssl.data import open_train_and_held_out, training_batches
 from hf_mi_ssl.distributed import globalize_batch_norm
 from hf_mi_ssl.encoders import encoder_config, load_encoder
-from hf_mi_ssl.evaluation import Alarm, Evaluation, draw_figures, growth_verdicts, summary_table
-from hf_mi_ssl.hub import export_encoder, export_pretraining, render_card
-from hf_mi_ssl.methods import get_method
+from hf_mi_ssl.evaluation import Alarm, Evaluation, draw_figures, draw_maps, growth_verdicts, summary_table
+from hf_mi_ssl.hub import dataset_license, export_encoder, export_pretraining, write_card
 from hf_mi_ssl.training import (
     MetricsLog,
     Plan,
@@ -96,16 +95,17 @@ def main(args: PretrainingArguments) -> None:
         export_pretraining(model, output_dir)
     random = build_seeded(args.seed, JMIForPreTraining, config).to(device)
     evaluations, errors = evaluation.measure(model.branches, random.branches, mutual_information=args.mi_steps != 0)
+    embedded = {name: evaluation.embed_clean(m.branches) for name, m in (("random", random), ("trained", model))}
     if accelerator.is_main_process:
         measured = results(args, plan, accelerator, log, evaluations)
         errors = {} if initial else errors  # those of a start at random
         measured["growth"] = growth_verdicts(read_records(log.path), errors, alarm.collapsed)
+        measured |= {"row": config.facts, "dataset_license": dataset_license(args.dataset_name)}
         write_json(output_dir / "results.json", measured)
-        draw_figures(read_records(log.path), output_dir / "figures", f"{args.method} on {args.dataset_name}")
-        row = get_method(args.method)
-        facts = {"formulas": config.formulas, "kind": config.kind, "arxiv": row.arxiv, "relations": row.relations}
-        card = render_card(output_dir, CARD, **facts)
-        (output_dir / "README.md").write_text(card)
+        figures, title = output_dir / "figures", f"{args.method} on {Path(args.dataset_name).name}"
+        draw_figures(read_records(log.path), figures, title)
+        draw_maps(embedded, evaluation.pairs, figures, title, args.show_images)
+        write_card(output_dir, CARD)
         print(summary_table(measured), f"\nwritten to {output_dir}")
     accelerator.end_training()
 

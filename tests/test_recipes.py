@@ -96,7 +96,8 @@ def test_the_output_directory_holds_what_the_design_says(finished):
     assert {name for name in names if not name.startswith("checkpoints/")} == {
         "README.md", "config.json", "model.safetensors", "preprocessor_config.json", "training_args.json",
         "metrics.jsonl", "results.json", "pretraining/config.json", "pretraining/model.safetensors",
-        "figures/training.png", "figures/mi.png", "figures/quality.png",
+        "figures/training.png", "figures/mi.png", "figures/quality.png", "figures/spectrum.png",
+        "figures/embedding_map.png", "figures/neighbours.png",
     }  # fmt: skip
     assert {Path(name).parts[1] for name in names if name.startswith("checkpoints/")} == {
         "checkpoint-6", "checkpoint-12",
@@ -133,7 +134,7 @@ def test_the_log_has_a_line_for_each_step_with_exactly_the_keys_of_the_design(fi
 def test_the_results_name_protocol_split_and_interval_for_pixels_random_and_trained(finished):
     results = json.loads((finished / "results.json").read_text())
     assert set(results) == {"method", "encoder", "dataset", "seed", "steps", "images_seen", "hardware", "timing",
-                            "versions", "evaluations", "alarms", "growth"}  # fmt: skip
+                            "versions", "evaluations", "alarms", "growth", "row", "dataset_license"}  # fmt: skip
     assert set(results["growth"]) == {f"{space}/{name}" for space in ("mi", "mi_h", "mi_target")
                                       for name in ("cos_dv", "cos_dv_calibrated")}  # fmt: skip
     assert (results["steps"], results["images_seen"], results["method"]) == (12, 192, "sdmi")

@@ -7,6 +7,7 @@ from .growth import growth_verdicts, paired_errors
 from .held_out import Evaluation
 from .knn import KNN_PROTOCOL, knn_predict, knn_protocol
 from .linear_probe import LinearProbeResult, accuracy_interval, linear_probe, ridge_probe
+from .maps import draw_maps
 from .spectrum import (
     alignment,
     alpha_req,
@@ -35,6 +36,7 @@ __all__ = [
     "alpha_req",
     "canonical_correlations",
     "draw_figures",
+    "draw_maps",
     "effective_rank",
     "embedding_std",
     "growth_verdicts",

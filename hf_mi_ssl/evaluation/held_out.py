@@ -187,6 +187,16 @@ class Evaluation:
 
         return self._map(embed, self.pairs, [module for branch in branches.values() for module in branch])
 
+    def embed_clean(self, branches: Branches) -> dict[str, Tensor]:
+        """Of clean views of the pairs' images: h (n, H), z (n, D), and the mean colour in [0, 1], (n, 3)."""
+        encoder, projector = branches["online"]
+
+        def embed(indices: Tensor, images: Tensor) -> dict[str, Tensor]:
+            h = encoder(clean_view(images, self.recipe)).pooler_output.flatten(1)
+            return {"h": h, "z": projector(h), "colour": images.float().mean((2, 3)) / 255}
+
+        return self._map(embed, self.pairs, [encoder, projector])
+
     def _groups(self, branches: Branches) -> dict[str, Tensor]:
         """Many views of each of some images, of the online branch: h (n, q, H) and z (n, q, D)."""
         encoder, projector = branches["online"]

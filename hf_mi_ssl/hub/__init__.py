@@ -1,6 +1,8 @@
 """What leaves the run: the encoder in native format and its model card. The only folder that writes to the Hub."""
 
-from .card import render_card
+from .card import render_card, write_card
+from .evidence import add_evidence
 from .export import export_encoder, export_pretraining
+from .licence import dataset_license
 
-__all__ = ["export_encoder", "export_pretraining", "render_card"]
+__all__ = ["add_evidence", "dataset_license", "export_encoder", "export_pretraining", "render_card", "write_card"]

@@ -71,6 +71,7 @@ class PretrainingArguments:
     report_to: str = _flag("tensorboard, wandb, trackio, … or none", "none")
     eval_steps: int | None = _flag("steps between evaluations; default: each epoch")
     mi_steps: int | None = _flag("steps between measurements of MI; default: with each evaluation; 0: never")
+    show_images: bool = _flag("draw held-out images and their nearest neighbours; the card shows them", True)
     stop_on_collapse: bool = _flag("end a run whose alarm says collapse or divergence, with exit code 3", False)
 
     imported: list[str] = field(init=False, default_factory=list)  # --import, which is no name for a field
@@ -123,7 +124,8 @@ class PretrainingArguments:
         """The arguments that decide what a run computes: what a checkpoint must share with the run that resumes it."""
         free = {"output_dir", "resume_from_checkpoint", "report_to", "dataloader_num_workers", "checkpointing_steps",
                 "checkpoints_total_limit", "per_device_train_batch_size", "compile",
-                "data_dir", "data_files", "eval_steps", "mi_steps", "stop_on_collapse", "imported"}  # fmt: skip
+                "data_dir", "data_files", "eval_steps", "mi_steps", "stop_on_collapse", "show_images",
+                "imported"}  # fmt: skip
         return {key: value for key, value in self.to_dict().items() if key not in free}
 
 
