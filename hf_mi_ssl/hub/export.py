@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
+from torch import Tensor
 from transformers import BitImageProcessor, PreTrainedModel
 
 from ..encoders import MIResNetConfig, configuration_mi_resnet, modeling_mi_resnet
@@ -54,7 +55,7 @@ def export_encoder(
         original = encoder.config
         try:
             encoder.config = _export_config(original, image_size, list(mean), list(std))  # saving writes into it
-            encoder.save_pretrained(temporary)
+            encoder.save_pretrained(temporary, state_dict=_export_weights(encoder))
         finally:
             encoder.config = original
         if isinstance(original, MIResNetConfig):
@@ -62,6 +63,11 @@ def export_encoder(
                 shutil.copy(module.__file__, temporary)
         for file in sorted(Path(temporary).iterdir(), key=lambda file: file.name == "config.json"):
             os.replace(file, directory / file.name)
+
+
+def _export_weights(encoder: PreTrainedModel) -> dict[str, Tensor]:
+    """The weights by their names; those of timm as timm names them: it loads them, and transformers does too."""
+    return {name.removeprefix("timm_model."): tensor for name, tensor in encoder.state_dict().items()}
 
 
 def _export_config(original, image_size: int, mean: list[float], std: list[float]):
@@ -72,6 +78,7 @@ def _export_config(original, image_size: int, mean: list[float], std: list[float
         # From a local directory, AutoImageProcessor reads only config.json of a timm model; this sends it on to
         # preprocessor_config.json, which it reads first on the Hub.
         config.image_processor_type = BitImageProcessor.__name__
+        config.model_args = config.model_args or {}  # timm reads it, and refuses null
         config.pretrained_cfg = (getattr(config, "pretrained_cfg", None) or {}) | {
             "input_size": [3, image_size, image_size],
             "mean": mean,
