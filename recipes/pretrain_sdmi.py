@@ -17,7 +17,7 @@ from hf_mi_ssl.data import open_train_and_held_out, training_batches
 from hf_mi_ssl.distributed import globalize_batch_norm
 from hf_mi_ssl.encoders import encoder_config, load_encoder
 from hf_mi_ssl.evaluation import Alarm, Evaluation, draw_figures, draw_maps, growth_verdicts, summary_table
-from hf_mi_ssl.hub import dataset_license, export_encoder, export_pretraining, write_card
+from hf_mi_ssl.hub import Publisher, dataset_license, export_encoder, export_pretraining, write_card
 from hf_mi_ssl.training import (
     MetricsLog,
     Plan,
@@ -48,6 +48,7 @@ def main(args: PretrainingArguments) -> None:
     encoder = initial.config if initial else encoder_config(args.encoder, args.image_size)
     config = SDMIConfig.from_method(args.method, encoder_config=encoder, **args.columns)
     accelerator = build_accelerator(args, branches_take_turns=config.target == "gradient")
+    hub = Publisher(args, accelerator.is_main_process)
     output_dir, device = Path(args.output_dir), accelerator.device
     train, held = open_train_and_held_out(**args.data_arguments(), device=device)
     plan = Plan(args, len(train), accelerator.num_processes)
@@ -90,6 +91,7 @@ def main(args: PretrainingArguments) -> None:
         if plan.checkpoints(done):
             log.flush()
             state.save(done)
+        hub.revise(plan.revision(done), model.encoder, recipes[0])
         log.evaluate(done, plan, evaluation, model)
 
     # Publish: everything that loads elsewhere, then what came out beside pixels and the same encoder at random.
@@ -107,10 +109,11 @@ def main(args: PretrainingArguments) -> None:
         write_json(output_dir / "results.json", measured)
         figures, title = output_dir / "figures", f"{args.method} on {Path(args.dataset_name).name}"
         draw_figures(read_records(log.path), figures, title)
-        draw_maps(embedded, evaluation.pairs, figures, title, args.show_images)
+        draw_maps(embedded, evaluation.pairs, figures, title, args.draws_images)
         write_card(output_dir, CARD)
         print(summary_table(measured), f"\nwritten to {output_dir}")
     accelerator.end_training()
+    hub.finish()
 
 
 if __name__ == "__main__":

@@ -154,3 +154,26 @@ def test_the_schedules_start_and_end_where_they_should():
     assert 0.999 < momenta[-1] < 1
     assert {cosine_momentum(step, 100, 0.999, final=0.999) for step in range(100)} == {0.999}
     assert [cosine_momentum(step, 100, 0.9, final=0.8) for step in (0, 50, 100)] == pytest.approx([0.9, 0.85, 0.8])
+
+
+@pytest.mark.parametrize(
+    ("data", "drawn"),
+    [
+        (["shapes"], True),
+        (["uoft-cs/cifar10"], True),
+        (["imagefolder", "--data_dir", "photos"], False),
+        (["parquet", "--data_files", "train=a.parquet"], False),
+        (["/home/me/photos"], False),
+    ],
+)
+def test_images_are_drawn_where_they_are_public_and_elsewhere_if_asked(data, drawn, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert parse("--dataset_name", *data).draws_images is drawn
+    for asked in ("true", "false"):
+        assert parse("--dataset_name", *data, "--show_images", asked).draws_images is (asked == "true")
+
+
+def test_a_directory_that_looks_like_a_hub_id_is_private(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my" / "photos").mkdir(parents=True)
+    assert not parse("--dataset_name", "my/photos").draws_images

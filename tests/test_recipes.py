@@ -97,7 +97,7 @@ def test_the_output_directory_holds_what_the_design_says(finished):
         "README.md", "config.json", "model.safetensors", "preprocessor_config.json", "training_args.json",
         "metrics.jsonl", "results.json", "pretraining/config.json", "pretraining/model.safetensors",
         "figures/training.png", "figures/mi.png", "figures/quality.png", "figures/spectrum.png",
-        "figures/embedding_map.png", "figures/neighbours.png",
+        "figures/embedding_map.png",
     }  # fmt: skip
     assert {Path(name).parts[1] for name in names if name.startswith("checkpoints/")} == {
         "checkpoint-6", "checkpoint-12",

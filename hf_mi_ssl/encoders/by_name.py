@@ -22,6 +22,7 @@ from transformers import (
 
 from ..errors import UserError, unknown
 from .configuration_mi_resnet import MIResNetConfig
+from .downloads import refuse_damaged
 
 _RESNET_TINY = {
     "depths": [1, 1, 1, 1],
@@ -174,8 +175,10 @@ def load_encoder(name_or_path: str | Path) -> PreTrainedModel:
     except UserError:
         raise
     except Exception as error:  # files, network, unknown architectures, shapes: transformers raises every kind
+        refuse_damaged(source)
         where = "" if path.is_dir() else " (no such directory here, so it was looked up on the Hub)"
         raise UserError(f"cannot load an encoder from {name!r}{where}: {_first_line(error)}") from error
+    refuse_damaged(source)
     _refuse(name, "lacks", report["missing_keys"], "they would be random")
     unexpected = [key for key in report["unexpected_keys"] if not _HEAD.match(key)]
     _refuse(name, "also holds", unexpected, "so it is not a bare encoder; load the directory that holds one")
@@ -224,6 +227,10 @@ def _input_size(config: PreTrainedConfig) -> tuple[int, ...]:
 
 
 def _first_line(error: Exception) -> str:
-    """The first line of its text, or its name: transformers' errors run over paragraphs."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    """The first line of its text, and the next after a colon: transformers' errors run over paragraphs. Where the
+    connection broke, it is that of the HTTP client."""
+    cause = error
+    while cause and (not type(cause).__module__.startswith("httpx") or hasattr(cause, "response")):
+        cause = cause.__cause__ or cause.__context__
+    first = re.split(r"(?<!:)\n+", str(cause or error).strip(), maxsplit=1)[0]
+    return first[:200] or type(error).__name__

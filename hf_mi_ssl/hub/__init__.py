@@ -4,5 +4,17 @@ from .card import render_card, write_card
 from .evidence import add_evidence
 from .export import export_encoder, export_pretraining
 from .licence import dataset_license
+from .push import Publisher, check_hub, publish, push
 
-__all__ = ["add_evidence", "dataset_license", "export_encoder", "export_pretraining", "render_card", "write_card"]
+__all__ = [
+    "Publisher",
+    "add_evidence",
+    "check_hub",
+    "dataset_license",
+    "export_encoder",
+    "export_pretraining",
+    "publish",
+    "push",
+    "render_card",
+    "write_card",
+]

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -71,15 +72,19 @@ class PretrainingArguments:
     report_to: str = _flag("tensorboard, wandb, trackio, … or none", "none")
     eval_steps: int | None = _flag("steps between evaluations; default: each epoch")
     mi_steps: int | None = _flag("steps between measurements of MI; default: with each evaluation; 0: never")
-    show_images: bool = _flag("draw held-out images and their nearest neighbours; the card shows them", True)
+    show_images: bool | None = _flag("draw held-out images for the card; default: where they are public already")
     stop_on_collapse: bool = _flag("end a run whose alarm says collapse or divergence, with exit code 3", False)
+    push_to_hub: bool = _flag("push encoder, whole model, card and evidence to the Hub at the end", False)
+    hub_model_id: str | None = _flag("repository to push to, OWNER/NAME; made if it is not there")
+    hub_private_repo: bool = _flag("make it private", False)
+    hub_revision_epochs: int | None = _flag("also push the encoder every so many epochs, as revision epoch-010 …")
 
     imported: list[str] = field(init=False, default_factory=list)  # --import, which is no name for a field
 
     def __post_init__(self):
         for name in ("image_size", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs",
                      "max_train_steps", "max_grad_norm", "contrast_batch_size", "checkpointing_steps",
-                     "checkpoints_total_limit", "eval_steps"):  # fmt: skip
+                     "checkpoints_total_limit", "eval_steps", "hub_revision_epochs"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise UserError(f"--{name} must be above 0, got {getattr(self, name)}")
         for name in ("learning_rate", "weight_decay", "weight_decay_end", "warmup_epochs", "freeze_prototypes_epochs",
@@ -116,6 +121,13 @@ class PretrainingArguments:
         chosen = {name: getattr(self, name) for name in names}
         return chosen | {"data_files": self.files, "num_workers": self.dataloader_num_workers}
 
+    @property
+    def draws_images(self) -> bool:
+        """Whether figures show held-out images: as asked, and unasked those of the embedded corpus and of Hub ids."""
+        hub_id = re.fullmatch(r"\w[\w.-]*/[\w.-]+", self.dataset_name) and not Path(self.dataset_name).exists()
+        public = self.dataset_name == "shapes" or bool(hub_id)
+        return public if self.show_images is None else self.show_images
+
     def to_dict(self) -> dict:
         """The arguments as JSON, with `set` and `data_files` as dictionaries."""
         return asdict(self) | {"set": self.columns, "data_files": self.files}
@@ -124,8 +136,8 @@ class PretrainingArguments:
         """The arguments that decide what a run computes: what a checkpoint must share with the run that resumes it."""
         free = {"output_dir", "resume_from_checkpoint", "report_to", "dataloader_num_workers", "checkpointing_steps",
                 "checkpoints_total_limit", "per_device_train_batch_size", "compile",
-                "data_dir", "data_files", "eval_steps", "mi_steps", "stop_on_collapse", "show_images",
-                "imported"}  # fmt: skip
+                "data_dir", "data_files", "eval_steps", "mi_steps", "stop_on_collapse", "show_images", "imported",
+                "push_to_hub", "hub_model_id", "hub_private_repo", "hub_revision_epochs"}  # fmt: skip
         return {key: value for key, value in self.to_dict().items() if key not in free}
 
 

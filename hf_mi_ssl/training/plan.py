@@ -90,6 +90,11 @@ class Plan:
         """Whether a checkpoint follows the `step`-th step."""
         return step > 0 and (step == self.steps or self._every(self.args.checkpointing_steps, step))
 
+    def revision(self, step: int) -> str | None:
+        """The name of the revision that follows the `step`-th step, if one does."""
+        every, epoch = self.args.hub_revision_epochs, int(step / self.steps_per_epoch)
+        return f"epoch-{epoch:03d}" if every and self._every(None, step) and epoch % every == 0 else None
+
     def _every(self, interval: int | None, step: int) -> bool:
         if interval is not None:
             return step % interval == 0
