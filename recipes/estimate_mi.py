@@ -14,26 +14,19 @@ import argparse
 import math
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from accelerate.utils import tqdm
 from torch import Tensor
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForPreTraining
 
-from hf_mi_ssl.counter import permutation
-from hf_mi_ssl.data import Part, open_train_and_held_out
-from hf_mi_ssl.encoders import load_encoder
 from hf_mi_ssl.errors import UserError, unknown
 from hf_mi_ssl.estimators import ESTIMATORS, TASKS
 from hf_mi_ssl.evaluation.estimates import model_figure, model_table, task_figure, task_table
+from hf_mi_ssl.evaluation.saved import embed_held_out
 from hf_mi_ssl.training import PretrainingArguments, parse_arguments, write_json
-from hf_mi_ssl.views import RandomViews, ViewRecipe, view_recipes
 
 SLOW = {"trained", "probe"}  # modules of the estimators that train a network
-_BATCH = 256  # images embedded at once
-_NO_EPOCH = -1  # the views of an evaluation are drawn for an epoch that training never reaches
 
 
 def chosen(kind: str, names: list[str], groups: dict[str, list[str]]) -> list[str]:
@@ -76,12 +69,8 @@ def measure_tasks(tasks: list[str], estimators: list[str], n: int, seed: int) ->
 def measure_model(name: str, estimators: list[str], n: int, args: PretrainingArguments) -> list[dict]:
     """The two views of held-out images: representations h, embeddings z where the checkpoint has a projector, and z
     against those of a target with parameters of its own."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    branches, recipes = load_branches(name), views_of(name, args)
-    held = open_train_and_held_out(**args.data_arguments(), device=device)[1].sample(n, args.seed)
-    # Sorted data sets are sorted by class: the pairs that are fitted and those that are measured must be alike
-    held = replace(held, indices=held.indices[permutation(len(held), "estimate_mi", args.seed)])
-    z = embed(branches, held, RandomViews(recipes, args.seed), device)
+    data = args.data_arguments()
+    _, z, split = embed_held_out(name, data, args.views, args.image_size, n, args.seed)
     spaces = {
         "representations h": ("h_a", "h_b"),
         "embeddings z": ("z_a", "z_b"),
@@ -90,54 +79,7 @@ def measure_model(name: str, estimators: list[str], n: int, args: PretrainingArg
     pairs = {space: (z[a], z[b]) for space, (a, b) in spaces.items() if b in z}
     jobs = [(space, estimator) for space in pairs for estimator in estimators]
     bar = tqdm(jobs, disable=not sys.stderr.isatty())
-    return [{"space": space} | measure(estimator, *pairs[space], held.split) for space, estimator in bar]
-
-
-def load_branches(name: str) -> dict[str, tuple[torch.nn.Module, torch.nn.Module | None]]:
-    """(encoder, projector) of each branch of a saved run; of another encoder, itself."""
-    encoder = load_encoder(name)
-    for place in ({"subfolder": "pretraining"}, {}):
-        try:
-            kind = AutoConfig.from_pretrained(name, trust_remote_code=False, **place).model_type
-        except (OSError, ValueError):  # there is none
-            continue
-        if kind in ("sdmi", "jmi"):
-            return AutoModelForPreTraining.from_pretrained(name, use_safetensors=True, **place).branches
-    return {"online": (encoder, None)}
-
-
-def views_of(name: str, args: PretrainingArguments) -> tuple[ViewRecipe, ViewRecipe]:
-    """The two recipes, normalised as the encoder's image processor says."""
-    recipes = view_recipes(args.views, args.image_size)
-    try:
-        processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError):
-        return recipes
-    of_timm = getattr(processor, "data_config", {})
-    mean, std = (of_timm.get(key) or getattr(processor, f"image_{key}", None) for key in ("mean", "std"))
-    return tuple(replace(recipe, mean=tuple(mean), std=tuple(std)) for recipe in recipes) if mean and std else recipes
-
-
-@torch.no_grad()
-def embed(branches: dict, held: Part, views: RandomViews, device: torch.device) -> dict[str, Tensor]:
-    """h_a, h_b (N, H), and z_a, z_b, t_b (N, D) as far as there are projectors, on the CPU."""
-    modules = {
-        key: [module.eval().to(device) for module in branch if module is not None] for key, branch in branches.items()
-    }
-    batches = []
-    for indices, images in held.images.batches(held.indices.split(_BATCH)):
-        found = {}
-        for side, view in zip("ab", views(images, _NO_EPOCH, indices)):
-            for key, (encoder, *projector) in modules.items():
-                try:
-                    h = encoder(view).pooler_output.flatten(1)
-                except (RuntimeError, ValueError) as error:
-                    reason = str(error).splitlines()[0]
-                    raise UserError(f"no images of {view.shape[-1]} pixels: {reason}; see --image_size") from error
-                found |= {f"h_{side}": h} if key == "online" else {}
-                found |= {f"{'z' if key == 'online' else 't'}_{side}": part(h) for part in projector}
-        batches.append({key: value.float().cpu() for key, value in found.items()})
-    return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
+    return [{"space": space} | measure(estimator, *pairs[space], split) for space, estimator in bar]
 
 
 def main() -> int:

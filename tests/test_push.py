@@ -55,9 +55,10 @@ def finished_run(tmp_path_factory) -> Path:
     arguments = {"method": "jmi", "learning_rate": 0.005, "output_dir": str(directory), "data_dir": "/home/me/photos",
                  "init_from": "/home/me/encoder", "imported": []}  # fmt: skip
     measured = RESULTS | {"row": model.config.facts}
-    contents = {"training_args.json": json.dumps(arguments), "results.json": json.dumps(measured), "README.md": "# run",
-                "metrics.jsonl": '{"step": 1}\n', "figures/training.png": "picture", "log.txt": "private",
-                "checkpoints/checkpoint-1/model.safetensors": "weights", "optimizer.pt": "pickle"}  # fmt: skip
+    contents = {"training_args.json": json.dumps(arguments), "results.json": json.dumps(measured),
+                "README.md": "# run", "metrics.jsonl": '{"step": 1}\n', "figures/training.png": "picture",
+                "log.txt": "private", "checkpoints/checkpoint-1/model.safetensors": "weights",
+                "optimizer.pt": "pickle"}  # fmt: skip
     for name, text in contents.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text(text)
