@@ -1,5 +1,7 @@
 """The arguments of the recipes: a YAML file, overridden by the command line; mistakes answered in one line."""
 
+import itertools
+
 import pytest
 import yaml
 
@@ -35,6 +37,8 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_
         (["--freeze_prototypes_epochs", "-1"], "--freeze_prototypes_epochs must not be negative"),
         (["--per_device_train_batch_size", "1"], "at least 2"),
         (["--mixed_precision", "fp8"], "invalid choice: 'fp8'"),
+        (["--momentum", "1"], "--momentum must be at least 0 and below 1, got 1.0"),
+        (["--momentum", "-0.1"], "--momentum must be at least 0"),
         (["--views", "byl"], "argument --views: invalid choice: 'byl'"),
         (["--local_views", "-1"], "--local_views must not be negative"),
         (["--local_views", "2", "--local_view_size", "0"], "--local_view_size must be above 0"),
@@ -128,6 +132,29 @@ def test_the_plan_counts_steps_and_says_what_follows_each():
     assert not any(plan.measures_mi(step) for step in range(101))
     assert [step for step in range(14) if plan.checkpoints(step)] == [5, 10]
     assert list(plan.batches_from(98)) == [196, 197, 198, 199]
+
+
+@pytest.mark.parametrize("batch", [16, 64, 100])
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize(("images", "pairs"), [(4096, 1024), (1000, 2048), (50_000, 2048), (333, 33)])
+def test_mi_is_measured_on_at_most_a_twentieth_of_the_images_trained_in_between(images, pairs, batch, accumulation):
+    flags = ["--per_device_train_batch_size", batch, "--gradient_accumulation_steps", accumulation]
+    plan = Plan(parse(*flags, "--num_train_epochs", 90), num_images=images)
+    measured = [step for step in range(plan.steps + 1) if plan.measures_mi(step, pairs)]
+    assert {0, plan.steps} <= set(measured)
+    assert all(plan.evaluates(step) for step in measured)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(measured[:-1])]
+    assert gaps
+    assert all((gap + 1) * plan.images_per_step >= 20 * pairs for gap in gaps)  # epochs end within a step
+    if images == 50_000:
+        assert measured == [step for step in range(plan.steps + 1) if plan.evaluates(step)]
+
+
+def test_who_says_when_to_evaluate_has_mi_with_each_evaluation():
+    plan = Plan(parse("--eval_steps", 4), num_images=1000)
+    assert [step for step in range(14) if plan.measures_mi(step, 2048)] == [0, 4, 8, 12]
+    plan = Plan(parse("--mi_steps", 5), num_images=1000)
+    assert [step for step in range(14) if plan.measures_mi(step, 2048)] == [0, 5, 10]
 
 
 def test_a_batch_larger_than_the_data_set_is_refused_with_both_numbers():

@@ -154,6 +154,15 @@ def test_rank_and_collapse_stand_in_a_table_of_their_own(tmp_path):
     assert "## Results" not in card
 
 
+@pytest.mark.parametrize("estimator", ["cos_dv", "row_wise_dv", "nwj", "smile", "anything"])
+@pytest.mark.parametrize("kind", ["lower_bound", "plugin", "closed_form"])
+def test_the_kind_of_an_estimate_is_its_own(tmp_path, estimator, kind):
+    results = RESULTS | {"evaluations": [evaluation(f"mi/{estimator}", 0.3, kind=kind)]}
+    card = render_card(write_run(tmp_path, results), TEMPLATE, formulas=FORMULAS)
+    (row,) = table(card, "What the two views share")[1]
+    assert row[-1] == ("lower bound on MI" if kind == "lower_bound" else "surrogate, not MI")
+
+
 @pytest.mark.parametrize(("kind", "bound"), [("bound", True), ("surrogate", False), (None, False)])
 def test_a_surrogate_is_never_called_a_bound(tmp_path, kind, bound):
     results = RESULTS | {"evaluations": [evaluation("mi/smile", 0.3), evaluation("mi/cos_dv", 0.3, kind="plugin")]}

@@ -15,7 +15,8 @@ from tests.conftest import small_config
 from tests.test_recipes import FAST, Stopped, assert_same_run, data, run, stop_after
 from tests.tiny_runs import alarms_of, tiny_run
 
-HEALTHY = {"std": 0.95, "mean_cosine": 0.02, "rankme": 12.0, "effective_rank": 9.0, "calibrated": 2.0, "value": 2.0}
+HEALTHY = {"std": 0.95, "mean_cosine": 0.02, "effective_rank": 9.0, "directions": 9.0, "largest_norm": 2.0,
+           "calibrated": 2.0, "value": 2.0}  # fmt: skip
 
 
 def log(*evaluations, steps_between=10, start=(0.1, 0.5)):
@@ -34,10 +35,11 @@ def log(*evaluations, steps_between=10, start=(0.1, 0.5)):
     return records
 
 
-def _evaluation(step, std, mean_cosine, rankme, effective_rank, calibrated, value=None, ceiling=5.5):
+def _evaluation(step, std, mean_cosine, effective_rank, directions, largest_norm, calibrated, value=0.0, ceiling=5.5):
     key = "eval/mi/cos_dv_calibrated"
     record = {"step": step, "eval/collapse/std": std, "eval/collapse/mean_cosine": mean_cosine}
-    record |= {"eval/rank/rankme": rankme, "eval/rank/effective_rank": effective_rank, key: calibrated}
+    record |= {"eval/rank/effective_rank": effective_rank, "eval/rank/effective_rank_of_directions": directions}
+    record |= {"eval/collapse/largest_norm": largest_norm, key: calibrated}
     return record | {f"{key}/low": calibrated - 0.1, f"{key}/high": calibrated + 0.1, f"{key}/ceiling": ceiling}
 
 
@@ -49,8 +51,9 @@ def raised(records, method="jmi", steps=None, **columns):
 
 
 BAD = {
-    "complete_collapse": [{"std": 0.05}, {"mean_cosine": 0.995}, {"rankme": 1.2}],
+    "complete_collapse": [{"std": 0.05}, {"mean_cosine": 0.995}],
     "dimensional_collapse": [{"effective_rank": 2.2}, {"effective_rank": 2.0, "mean_cosine": 0.9}],
+    "outliers": [{"largest_norm": 500.0}, {"largest_norm": 500.0, "effective_rank": 1.0, "directions": 4.0}],
     "information_loss": [{"calibrated": 1.0}],
     "cone": [{"mean_cosine": 0.9}],
     "ceiling_reached": [{"calibrated": 5.2}],
@@ -76,6 +79,39 @@ def test_a_rank_that_falls_to_a_quarter_of_its_best_is_dimensional_collapse_what
     }
     assert raised(log({"effective_rank": 60}, *[{"effective_rank": 16}] * 3), **columns) == {}
     assert raised(log(*[{"effective_rank": 4.5}] * 6), **columns) == {}  # as few clusters end, of D = 512
+
+
+def test_a_line_is_dimensional_collapse_and_no_point_however_long_its_longest_embedding():
+    line = {"std": 0.6, "mean_cosine": 0.01, "effective_rank": 1.01}
+    assert set(raised(log({}, *[line | {"largest_norm": 20, "directions": 4.0}] * 3))) == {"dimensional_collapse"}
+    found = raised(log({}, *[line | {"largest_norm": 500, "directions": 1.1}] * 3))
+    assert set(found) == {"dimensional_collapse", "outliers"}
+
+
+def test_what_earlier_versions_did_not_log_is_not_judged_and_the_rest_is():
+    keys = ("eval/collapse/mean_cosine", "eval/collapse/largest_norm", "eval/rank/effective_rank_of_directions")
+    for state, kind in (({"std": 0.05}, "complete_collapse"), ({"effective_rank": 1.2}, "dimensional_collapse")):
+        records = [{k: v for k, v in record.items() if k not in keys} for record in log(*[state] * 5)]
+        assert set(raised(records)) == {kind}
+
+
+def test_runs_of_fewer_than_three_evaluations_are_judged_at_their_end():
+    bad = {"std": 0.05}
+    for evaluations in ([bad], [bad, bad]):
+        assert set(raised(log(*evaluations, steps_between=30))) == {"complete_collapse"}
+        assert raised(log(*evaluations), steps=1000) == {}
+    assert raised(log({}, bad)) == {}
+    assert raised(log(bad, {})) == {}
+
+
+def test_an_objective_that_falls_before_it_rises_is_not_stagnant_though_one_evaluation_saw_neither():
+    """A queue of keys that are not yet like the embeddings makes the bound high at first."""
+    objective = [3.0] * 20 + [0.5 + 0.001 * i for i in range(880)]
+    steps = [{"step": i + 1, "loss": -v, "value": v + 0.01 * (i % 3)} for i, v in enumerate(objective)]
+    ends = [_evaluation(step, **HEALTHY | {"calibrated": 0.5}) for step in (0, 900)]
+    assert raised([ends[0], *steps, ends[1]], "moco_v2") == {}
+    flat = [{**record, "value": 0.5 + 0.01 * (record["step"] % 3)} for record in steps[20:]]
+    assert "stagnant" in raised([ends[0], *steps[:20], *flat, ends[1]], "moco_v2")
 
 
 def test_falling_objectives_diverge_and_noisy_ones_do_not():
@@ -221,3 +257,10 @@ def test_a_run_warns_once_records_the_alarm_and_stops_if_asked_to(flat, tmp_path
     assert not (tmp_path / "stopped" / "results.json").exists()
     assert run("jmi", tmp_path / "stopped", *again) == 0  # on without the flag
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_run_of_one_evaluation_that_collapsed_is_published_with_its_alarm(flat, tmp_path):
+    once = ["--set", "projector_output_norm=false", *COLLAPSING, "--eval_steps", 1000, "--mi_steps", 0]
+    assert run("jmi", tmp_path, *data(flat), *FAST, *once, "--stop_on_collapse") == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [alarm["kind"] for alarm in results["alarms"]] == ["complete_collapse"]

@@ -13,6 +13,7 @@ from hf_mi_ssl.evaluation import (
     accuracy_interval,
     effective_rank,
     embedding_std,
+    figures,
     knn_predict,
     linear_probe,
     mi_figure,
@@ -178,3 +179,21 @@ def test_figures_draw_what_there_is_and_write_nothing_else(draw, tmp_path):
         assert draw(records, path, "sdmi · shapes")
         assert path.stat().st_size > 5000
         path.unlink()
+
+
+@pytest.mark.parametrize("draw", [training_figure, mi_figure, quality_figure])
+def test_figures_name_alarms_at_their_step_and_show_saturation(draw, tmp_path, monkeypatch):
+    drawn, make = [], figures._figure
+    monkeypatch.setattr(figures, "_figure", lambda **size: drawn.append(make(**size)) or drawn[-1])
+    alarms = {3: {"dimensional_collapse": "…", "stagnant": "…"}, 4: {"cone": "…"}}
+    records = [record(step) | {"alarm": alarms.get(step, {})} for step in range(1, 6)]
+    records = [r | {"eval/mi/cos_dv/saturated": int(r["step"] > 2)} for r in records]
+    assert draw(records, tmp_path / "figure.png")
+    for axis in drawn[0].axes:
+        lines = {line.get_xdata()[0]: line.get_color() for line in axis.lines if line.get_linestyle() == ":"}
+        assert lines == {3: figures._ALARM, 4: figures._NOTE}
+    assert [text.get_text() for text in drawn[0].axes[0].texts] == ["dimensional collapse, stagnant", "cone"]
+    hollow = [line for axis in drawn[0].axes for line in axis.lines if line.get_markerfacecolor() == "white"]
+    assert [list(line.get_xdata()) for line in hollow if len(line.get_xdata())] == (
+        [[3, 4, 5]] if draw is mi_figure else []
+    )

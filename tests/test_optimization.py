@@ -167,3 +167,15 @@ def test_sgd_is_with_nesterov_and_momentum_without(name, nesterov):
     assert isinstance(optimizer, torch.optim.SGD)
     assert optimizer.defaults["nesterov"] is nesterov
     assert optimizer.defaults["momentum"] == 0.9
+
+
+@pytest.mark.parametrize("name", ["sgd", "SGD", "momentum", "nlars", "sgdw"])
+def test_sgd_like_optimisers_run_without_momentum(name):
+    layer = nn.Linear(3, 2)
+    before = layer.weight.detach().clone()
+    optimizer = build_optimizer(layer, arguments("--optimizer", name, "--momentum", 0, "--weight_decay", 0))
+    layer(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    if name.lower() in ("sgd", "momentum"):
+        assert torch.allclose(layer.weight, before - 0.5 * layer.weight.grad)
+    assert not torch.equal(layer.weight, before)

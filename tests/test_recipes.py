@@ -121,8 +121,9 @@ def test_the_log_has_a_line_for_each_step_with_exactly_the_keys_of_the_design(fi
     spaces, estimators = ("mi", "mi_h", "mi_target"), ("cos_dv", "cos_dv_calibrated", "info_nce", "jsd")
     keys = {f"eval/{space}/{name}{part}" for space in spaces for name in estimators
             for part in ("", "/ceiling", "/saturated", "/low", "/high", "/n")}  # fmt: skip
-    keys |= {f"eval/rank/{name}" for name in ("rankme", "effective_rank", "participation_ratio")}
-    keys |= {f"eval/collapse/{name}" for name in ("std", "mean_cosine", "alignment", "uniformity")}
+    keys |= {f"eval/rank/{name}" for name in ("rankme", "effective_rank", "effective_rank_of_directions",
+                                            "participation_ratio")}  # fmt: skip
+    keys |= {f"eval/collapse/{name}" for name in ("std", "mean_cosine", "largest_norm", "alignment", "uniformity")}
     keys |= {"eval/knn_top1", "eval/linear_top1"}
     for record in evaluations:
         assert set(record) == keys | {"step", "epoch"}
@@ -140,7 +141,9 @@ def test_the_results_name_protocol_split_and_interval_for_pixels_random_and_trai
     assert (results["steps"], results["images_seen"], results["method"]) == (12, 192, "sdmi")
     accuracies = {}
     for row in results["evaluations"]:
-        assert set(row) - {"ceiling"} == {
+        of_mi = {"ceiling", "saturated", "kind"} if row["name"].startswith("mi") else set()
+        assert of_mi <= set(row)
+        assert set(row) - of_mi == {
             "name",
             "value",
             "low",
@@ -267,6 +270,9 @@ def test_the_log_of_a_run_that_died_before_its_first_checkpoint_is_put_aside(fla
     assert run("jmi", tmp_path, *data(flat), *FAST, "--mi_steps", 0, "--resume_from_checkpoint", "latest") == 0
     assert len(list(tmp_path.glob("metrics.before-*.jsonl"))) == 1
     assert not any(row["name"].startswith("mi") for row in results_of(tmp_path)["evaluations"])
+    assert not any(key.startswith("eval/mi") for record in read_records(tmp_path / "metrics.jsonl") for key in record)
+    assert results_of(tmp_path)["growth"] == {}
+    assert not (tmp_path / "figures" / "mi.png").exists()
 
 
 @pytest.mark.parametrize(("method", "phases"), [("sdmi", 2), ("jmi", 1)])

@@ -14,6 +14,7 @@ from hf_mi_ssl.evaluation import (
     canonical_correlations,
     effective_rank,
     koziol_kurtosis,
+    largest_norm,
     lidar,
     mardia_skewness,
     mean_cosine,
@@ -122,6 +123,17 @@ def test_a_cone_has_a_high_mean_cosine_and_a_healthy_effective_rank():
     assert mean_cosine(z) > 0.8
     assert effective_rank(z) > 14
     assert rankme(z) < 14
+
+
+def test_one_long_embedding_takes_the_rank_of_all_and_not_that_of_directions():
+    z = normal(500, 16)
+    z[3] *= 1000
+    assert largest_norm(z) == pytest.approx((z[3].norm() / z.norm(dim=1).median()).item())
+    geometry = tracked_geometry(z, z)
+    assert geometry["rank/effective_rank"] < 1.1
+    assert geometry["rank/effective_rank_of_directions"] > 15
+    assert largest_norm(torch.zeros(9, 4)) == 1
+    assert largest_norm(F.one_hot(torch.arange(4), 9).T.double()) < math.inf  # most are 0
 
 
 def third_and_fourth(z):

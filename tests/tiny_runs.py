@@ -34,7 +34,7 @@ def draw_pairs(n: int, generator: torch.Generator, shared: bool = True) -> tuple
     return image + NOISE * normal(), (image if shared else other) + NOISE * normal()
 
 
-def tiny_run(method: str, seed: int, steps: int = 120, lr: float = 3e-3, shared=True, uphill=False, **columns):
+def tiny_run(method: str, seed: int, steps: int = 240, lr: float = 3e-3, shared=True, uphill=False, **columns):
     """Train a small model of the row, its loss uphill if asked to; returns (its configuration, the log's records).
 
     The views share an image unless `shared` is False.

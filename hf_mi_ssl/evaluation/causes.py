@@ -42,6 +42,8 @@ def _collapse(config: MISSLConfig, steps: int) -> Iterator[str]:
             f"Add a term of second order (covariance, second_order)"
         )
     yield from _temperature(config)
+    if not marginal:
+        yield "a whitening of too few images for their dimensions. Raise the batch size or lower projection_size"
     weights = ", ".join(f"{name}={weight:g}" for name, weight in marginal.items())
     yield f"too little weight on the marginal ({weights}) or too large steps. Raise it, or lower --learning_rate"
 
@@ -79,6 +81,11 @@ def _diverges(config: MISSLConfig, steps: int) -> Iterator[str]:
     yield "too large steps. Lower --learning_rate, or set --max_grad_norm and --warmup_epochs"
 
 
+def _runs_away(config: MISSLConfig, steps: int) -> Iterator[str]:
+    norm = "" if config.projector_output_norm else ", or set projector_output_norm=true"
+    yield f"too large steps for norms that nothing bounds. Lower --learning_rate, set --max_grad_norm{norm}"
+
+
 def _is_cone(config: MISSLConfig, steps: int) -> Iterator[str]:
     norm = "" if config.projector_output_norm else ", or set projector_output_norm=true"
     yield f"No collapse: read the calibrated estimates, which do not depend on it{norm}"
@@ -94,6 +101,7 @@ _CAUSES = {
     "information_loss": _collapse,
     "pinned": _learns_nothing,
     "stagnant": _learns_nothing,
+    "outliers": _runs_away,
     "diverging": _diverges,
     "cone": _is_cone,
     "ceiling_reached": _is_capped,

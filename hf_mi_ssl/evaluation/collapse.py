@@ -1,7 +1,8 @@
 """The alarm: what is going wrong in a run, the numbers, the likely cause in the row's own columns, and the way out.
 
 A pure function of the log: fed with the records of `metrics.jsonl` in order, it says the same for a run that was
-resumed as for one that was not. A rule has to hold in three evaluations in a row, after the first 2 % of the steps.
+resumed as for one that was not. A rule has to hold in three evaluations in a row, after the first 2 % of the steps;
+at the end of a run that had fewer, in all of them.
 """
 
 import math
@@ -17,7 +18,9 @@ COLLAPSE = ("complete_collapse", "dimensional_collapse", "information_loss")
 NOTES = ("cone", "ceiling_reached")  # what to know when reading the numbers; nothing is wrong with the run
 _CONSECUTIVE = 3
 _WARM_UP = 0.02
+_LONG = 100  # the largest norm over the median: at most 9 in healthy runs, 34 in a line, 250 and more in runaway ones
 _WINDOW, _FEWEST = 100, 10  # steps of the objective that stand for an evaluation, at most and at least
+_OPENING = 20  # steps that stand for its start
 _Z95 = 1.959964
 _CALIBRATED = "eval/mi/cos_dv_calibrated"
 _LOG_PARTITIONS = {"exact", "row_wise", "info_nce", "info_nce_of_targets", "nt_xent", "decoupled", "queue",
@@ -32,7 +35,7 @@ class History:
         self.step = 0
         self.first: dict[str, float] = {}  # by key, of the first evaluation of all
         self.seen: dict[str, list[float]] = defaultdict(list)  # by key, of evaluations after the warm-up
-        self.opening: list[float] = []  # the objective of the first steps
+        self.early: list[float] = []  # the objective of each step up to the first of these evaluations
         self.latest: deque[float] = deque(maxlen=_WINDOW)
         self.windows: list[tuple[float, float]] = []  # its mean before an evaluation, and the standard error
         self.fresh = False  # whether the last window is of the last evaluation
@@ -42,7 +45,7 @@ class History:
         if "loss" in record:
             if record["value"] is not None:  # a loss that is not finite ends the run elsewhere
                 self.latest.append(record["value"])
-                self.opening += [record["value"]] * (len(self.opening) < _WINDOW // 5)
+                self.early += [record["value"]] * (not self.windows)
             return
         numbers = {key: value for key, value in record.items() if isinstance(value, int | float)}
         self.first = numbers | self.first
@@ -54,6 +57,15 @@ class History:
             if self.fresh:
                 self.windows.append(_mean_and_error(self.latest))
                 self.latest.clear()
+
+    @property
+    def opening(self) -> list[float]:
+        """The objective of the first steps."""
+        return self.early[:_OPENING]
+
+    def last(self, name: str) -> float:
+        """The latest value of an evaluation, NaN if there is none: logs of earlier versions lack some."""
+        return self.seen[f"eval/{name}"][-1] if self.seen[f"eval/{name}"] else math.nan
 
     def errors(self, key: str) -> list[float]:
         """The standard errors of an estimate, from its intervals: the first of all, then those after the warm-up."""
@@ -69,20 +81,26 @@ def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 
 
 def complete_collapse(h: History) -> str | None:
-    names = ("collapse/std", "collapse/mean_cosine", "rank/rankme")
-    std, cosine, rank = (h.seen[f"eval/{name}"][-1] for name in names)
-    if std < 0.10 or cosine > 0.99 or rank < 1.5:
-        return f"std {std:.3f} (isotropic: 1), mean cosine {cosine:.3f} (isotropic: 0), RankMe {rank:.2f}"
+    std, cosine = h.last("collapse/std"), h.last("collapse/mean_cosine")
+    if std < 0.10 or cosine > 0.99:  # RankMe does not tell: it is 1 for a point, and for a line through the origin too
+        return f"std {std:.3f} (isotropic: 1), mean cosine {cosine:.3f} (isotropic: 0)"
     return ""
 
 
 def dimensional_collapse(h: History) -> str | None:
-    ranks, size = h.seen["eval/rank/effective_rank"], h.config.projection_size
+    # One far longer embedding makes the rank of z 1; then that of z/‖z‖ tells. Where z lie in a line through the
+    # origin, the directions of short ones are noise, so that it tells less otherwise.
+    ranks = h.seen["eval/rank/effective_rank" + ("_of_directions" if outliers(h) else "")]
     # No fraction of D: clusters end at their number less one, whatever D is.
     if (ranks[-1] < 2.5 or ranks[-1] < 0.25 * max(ranks)) and not complete_collapse(h):
-        std = h.seen["eval/collapse/std"][-1]
+        std, size = h.last("collapse/std"), h.config.projection_size
         return f"effective rank {ranks[-1]:.2f} of {size}, {max(ranks):.2f} at its best, while std is {std:.2f}"
     return ""
+
+
+def outliers(h: History) -> str | None:
+    longest = h.last("collapse/largest_norm")
+    return f"the largest norm is {longest:.0f} times the median" if longest > _LONG else ""
 
 
 def information_loss(h: History) -> str | None:
@@ -113,11 +131,12 @@ def pinned(h: History) -> str | None:
 
 
 def stagnant(h: History) -> str | None:
-    if not h.fresh or h.step < h.steps / 2:
+    if not h.fresh or h.step < max(2 * _OPENING, h.steps / 2):
         return None
-    (mean, error), (lowest, its_error) = h.windows[-1], min([_mean_and_error(h.opening), *h.windows])
-    best = max(h.seen[_CALIBRATED])
     # Not above the start: a queue that fills with keys makes the objective fall before it rises.
+    early = [h.opening, *(h.early[i - _WINDOW : i] for i in range(_WINDOW, len(h.early) + 1, _WINDOW))]
+    (mean, error), (lowest, its_error) = h.windows[-1], min([*map(_mean_and_error, early), *h.windows])
+    best = max(h.seen[_CALIBRATED])
     learned = mean > lowest + 3 * math.hypot(error, its_error) or _shares_more(h)
     # With a predictor, what the objective is about need not show in the cosine of embeddings.
     blind = getattr(h.config, "predictor_hidden_size", None) is not None
@@ -150,7 +169,7 @@ def diverging(h: History) -> str | None:
 
 
 def cone(h: History) -> str | None:
-    cosine, rank = h.seen["eval/collapse/mean_cosine"][-1], h.seen["eval/rank/effective_rank"][-1]
+    cosine, rank = h.last("collapse/mean_cosine"), h.last("rank/effective_rank")
     if cosine > 0.8 and not complete_collapse(h) and not dimensional_collapse(h):
         return f"mean cosine {cosine:.2f}, effective rank {rank:.1f}"
     return ""
@@ -163,11 +182,12 @@ def ceiling_reached(h: History) -> str | None:
 
 VERDICTS: dict[str, tuple[str, str, Callable[[History], str | None]]] = {
     # kind: (what is happening, the key of an evaluation that it needs, the rule)
-    "complete_collapse": ("embeddings are almost one point", "eval/collapse/mean_cosine", complete_collapse),
+    "complete_collapse": ("embeddings are almost one point", "eval/collapse/std", complete_collapse),
     "dimensional_collapse": ("embeddings lie in a few directions", "eval/rank/effective_rank", dimensional_collapse),
+    "outliers": ("a few embeddings are far longer than the rest", "eval/collapse/largest_norm", outliers),
     "information_loss": ("the two views share less than before", _CALIBRATED, information_loss),
     "pinned": ("the loss stays at ln K: positives score like negatives", "step", pinned),
-    "stagnant": ("the bound has not grown since the start", _CALIBRATED, stagnant),
+    "stagnant": ("the views share no more than at the start", _CALIBRATED, stagnant),
     "diverging": ("the objective falls below its start", "step", diverging),
     "cone": ("embeddings point one way, and differ around it", "eval/collapse/mean_cosine", cone),
     "ceiling_reached": ("the estimate cannot grow any more", _CALIBRATED, ceiling_reached),
@@ -200,7 +220,10 @@ class Alarm:
             if numbers is None:
                 continue
             self.streaks[kind] = self.streaks[kind] + 1 if numbers else 0
-            if self.streaks[kind] >= _CONSECUTIVE and kind not in self.raised:
+            enough = _CONSECUTIVE
+            if self.history.step >= self.history.steps:
+                enough = min(enough, len(self.history.seen[key]))
+            if self.streaks[kind] >= enough and kind not in self.raised:
                 cause = likely_cause(kind, self.history.config, self.history.steps)
                 new[kind] = f"{happening} ({numbers}). {'' if kind in NOTES else 'Likely cause: '}{cause}"
         self.raised |= new

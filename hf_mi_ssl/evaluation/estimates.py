@@ -8,7 +8,7 @@ from os import PathLike
 from statistics import mean, median
 from typing import Any
 
-from .figures import _figure
+from .figures import COLOURS, _figure
 
 Rows = list[dict[str, Any]]
 _COLUMNS = 4  # panels side by side
@@ -107,7 +107,7 @@ def model_figure(rows: Rows, path: str | PathLike, title: str = "") -> None:
 
 
 def _colour(row: dict[str, Any]) -> str:
-    return "C0" if row["kind"] == "lower_bound" else "C1"
+    return COLOURS[0 if row["kind"] == "lower_bound" else 1]
 
 
 def _names(rows: Rows) -> list[str]:

@@ -1,15 +1,33 @@
 """The figures of a run, drawn from the records of metrics.jsonl. matplotlib is imported only when one is drawn.
 
 Each function draws what the records hold and skips what they lack; when nothing is left it writes no file and returns
-False. `title` names method and data set.
+False. `title` names method and data set. Alarms are vertical lines at their step, grey where nothing is wrong.
 """
 
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import Any
 
+from .collapse import NOTES
+
 Records = Iterable[Mapping[str, Any]]
-_LINE = {"marker": "o", "markersize": 3, "linewidth": 1.4}
+# Okabe and Ito's colours, which colour-blind people tell apart; red is the alarm's
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
+_ALARM, _NOTE = "#D55E00", "#777777"
+_LINE = {"marker": "o", "markersize": 4, "linewidth": 1.4}
+_HOLLOW = {"marker": "o", "markersize": 6, "markerfacecolor": "white", "linestyle": "none"}
+_QUALITY = {
+    "top-1 accuracy (%)": {"kNN": "knn_top1", "linear probe": "linear_top1"},
+    "rank of z\n(log scale)": {"RankMe": "rank/rankme", "effective rank": "rank/effective_rank"},
+    "spread of z/‖z‖": {
+        "√D · std\n(1 isotropic,\n0 collapsed)": "collapse/std",
+        "mean cosine\n(0 isotropic,\n1 collapsed)": "collapse/mean_cosine",
+    },
+    "views of z/‖z‖\n(lower is better)": {
+        "alignment\n(of positives)": "collapse/alignment",
+        "uniformity\n(of all)": "collapse/uniformity",
+    },
+}
 _STYLES = ("-", "-", (0, (3, 3)), "-.")
 
 
@@ -23,11 +41,14 @@ def training_figure(records: Records, path: str | PathLike, title: str = "") -> 
         ("joint terms J\n(weighted)", {name: c for name, c in curves.items() if name.startswith("joint/")}),
         ("marginal terms M\n(weighted)", {name: c for name, c in curves.items() if name.startswith("marginal/")}),
     ]
-    return _stacked(panels, path, f"{title}\nterms in nats where the objective is a bound")
+    return _stacked(records, panels, path, f"{title}\nterms in nats where the objective is a bound")
 
 
 def mi_figure(records: Records, path: str | PathLike, title: str = "") -> bool:
-    """Held-out MI against the step: of embeddings z and of representations h, 95 % bands, ceilings dashed, in nats."""
+    """Held-out MI against the step: of embeddings z and of representations h, 95 % bands, ceilings dashed, in nats.
+
+    Dots are hollow where an estimate is saturated.
+    """
     records = list(records)
     panels = {}
     for space, prefix in (("embeddings z", "eval/mi/"), ("representations h", "eval/mi_h/")):
@@ -46,9 +67,11 @@ def mi_figure(records: Records, path: str | PathLike, title: str = "") -> bool:
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (space, curves) in zip(axes, panels.items()):
         for name, key in curves.items():
-            colour = f"C{names.index(name)}"
+            colour = COLOURS[names.index(name) % len(COLOURS)]
             style = _STYLES[names.index(name) % len(_STYLES)]  # curves may coincide: each colour has to show
             axis.plot(*_series(records, key), color=colour, linestyle=style, **_LINE)  # one record alone: dot and bar
+            saturated = [record for record in records if record.get(f"{key}/saturated")]
+            axis.plot(*_series(saturated, key), color=colour, **_HOLLOW)
             (steps, low), (_, high) = _series(records, f"{key}/low"), _series(records, f"{key}/high")
             if len(low) == len(high):
                 axis.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
@@ -59,11 +82,13 @@ def mi_figure(records: Records, path: str | PathLike, title: str = "") -> bool:
                 axis.axhline(ceiling, color=colour, linewidth=1.4, linestyle=dashes)
         axis.set(title=space, xlabel="step")
         axis.grid(alpha=0.3)
+        _mark_alarms(axis, records)
     axes[0].set_ylabel("mutual information, lower bound (nats)")
     handles = [
-        Line2D([], [], color=f"C{i}", linestyle=_STYLES[i % len(_STYLES)], label=name, **_LINE)
+        Line2D([], [], color=COLOURS[i % len(COLOURS)], linestyle=_STYLES[i % len(_STYLES)], label=name, **_LINE)
         for i, name in enumerate(names)
     ]
+    handles.append(Line2D([], [], color="grey", label="above 90 % of its ceiling", **_HOLLOW))
     handles.append(Line2D([], [], color="grey", linestyle="--", label="ceiling"))
     handles.append(Line2D([], [], color="grey", linewidth=7, alpha=0.3, label="95 % interval"))
     figure.legend(handles=handles, loc="outside right upper", frameon=False)
@@ -73,20 +98,13 @@ def mi_figure(records: Records, path: str | PathLike, title: str = "") -> bool:
 
 
 def quality_figure(records: Records, path: str | PathLike, title: str = "") -> bool:
-    """kNN and linear accuracy, RankMe and the collapse diagnostic against the step."""
+    """Accuracies, ranks, and how embeddings spread on the sphere, against the step."""
     records = list(records)
     panels = [
-        (
-            "top-1 accuracy (%)",
-            {
-                name: _series(records, key, scale=100)
-                for name, key in (("kNN", "eval/knn_top1"), ("linear probe", "eval/linear_top1"))
-            },
-        ),
-        ("RankMe\n(dimensions)", {"rankme": _series(records, "eval/rank/rankme")}),
-        ("√D · std of z/‖z‖\n(1 isotropic, 0 collapsed)", {"std": _series(records, "eval/collapse/std")}),
+        (label, {name: _series(records, f"eval/{key}", 100 if "%" in label else 1) for name, key in curves.items()})
+        for label, curves in _QUALITY.items()
     ]
-    return _stacked(panels, path, title, from_zero=True)
+    return _stacked(records, panels, path, title, from_zero=True)
 
 
 def _series(records: list[Mapping[str, Any]], key: str, scale: float = 1.0) -> tuple[list[float], list[float]]:
@@ -95,7 +113,23 @@ def _series(records: list[Mapping[str, Any]], key: str, scale: float = 1.0) -> t
     return [step for step, _ in seen], [value for _, value in seen]
 
 
-def _stacked(panels: list[tuple[str, dict]], path: str | PathLike, title: str, from_zero: bool = False) -> bool:
+def _mark_alarms(axis: Any, records: list[Mapping[str, Any]], named: bool = True) -> None:
+    """A vertical line at the step of each alarm, with the names of what was raised there."""
+    raised = [(record["step"], record["alarm"]) for record in records if record.get("alarm")]
+    for i, (step, alarm) in enumerate(raised):
+        colour = _NOTE if set(alarm) <= set(NOTES) else _ALARM
+        axis.axvline(step, color=colour, linewidth=1.2, linestyle=":")
+        y, side = ((0.98, "top"), (0.02, "bottom"))[i % 2]  # neighbours apart
+        if named:
+            text = ", ".join(alarm).replace("_", " ")
+            at = {"xycoords": axis.get_xaxis_transform(), "xytext": (-3, 0), "textcoords": "offset points"}
+            box = {"facecolor": "white", "alpha": 0.85, "linewidth": 0, "pad": 0.5}
+            axis.annotate(text, (step, y), **at, color=colour, fontsize=8, rotation=90, ha="right", va=side, bbox=box)
+
+
+def _stacked(
+    records: list[Mapping[str, Any]], panels: list[tuple[str, dict]], path: str | PathLike, title: str, from_zero=False
+) -> bool:
     """One panel above the other for each (label, {name: (steps, values)}) that has something to show."""
     panels = [(label, {name: c for name, c in curves.items() if c[0]}) for label, curves in panels]
     panels = [(label, curves) for label, curves in panels if curves]
@@ -104,13 +138,20 @@ def _stacked(panels: list[tuple[str, dict]], path: str | PathLike, title: str, f
     figure = _figure(width=8.0, height=0.8 + 2.1 * len(panels))
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (label, curves) in zip(axes, panels):
+        axis.set_prop_cycle(color=COLOURS)
         for name, (steps, values) in curves.items():
             axis.plot(steps, values, label=name, **(_LINE if len(steps) <= 60 else {"linewidth": 1.2}))
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
         axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
-        if from_zero:
-            axis.set_ylim(0, 1.1 * max(max(values) for _, values in curves.values()) or 1)
+        if "log scale" in label:
+            axis.set_yscale("log", base=2)
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.set_ylim(bottom=1)
+        elif from_zero:
+            seen = [value for _, values in curves.values() for value in values]
+            axis.set_ylim(min(0, 1.1 * min(seen)), 1.1 * max(0, *seen) or 1)
+        _mark_alarms(axis, records, named=axis is axes[0])
     axes[-1].set_xlabel("step")
     figure.suptitle(title.strip())
     figure.savefig(path)

@@ -2,6 +2,7 @@
 
 import math
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from .spectrum import (
@@ -11,6 +12,7 @@ from .spectrum import (
     effective_rank,
     embedding_std,
     koziol_kurtosis,
+    largest_norm,
     leading,
     lidar,
     mardia_skewness,
@@ -29,9 +31,11 @@ def tracked_geometry(z_a: Tensor, z_b: Tensor) -> dict[str, float]:
     return {
         "rank/rankme": rankme(z_a),
         "rank/effective_rank": effective_rank(z_a),
+        "rank/effective_rank_of_directions": effective_rank(F.normalize(z_a.double(), dim=1)),
         "rank/participation_ratio": participation_ratio(z_a),
         "collapse/std": embedding_std(z_a),
         "collapse/mean_cosine": mean_cosine(z_a),
+        "collapse/largest_norm": largest_norm(z_a),
         "collapse/alignment": alignment(z_a, z_b),
         "collapse/uniformity": uniformity(z_a),
     }

@@ -101,7 +101,8 @@ class Evaluation:
                 branch = "target" if name.startswith("mi_target/") else "online"
                 row = {"name": name, "value": estimate.value, "low": estimate.low, "high": estimate.high}
                 row |= {"n": estimate.n, "split": estimate.split, "protocol": estimate.protocol}
-                rows.append(row | {"encoder": kind, "branch": branch, "ceiling": estimate.ceiling})
+                row |= {"kind": estimate.kind, "ceiling": estimate.ceiling, "saturated": estimate.saturated}
+                rows.append(row | {"encoder": kind, "branch": branch})
             rows += self._geometry(measured_geometry(embeddings["z_a"], embeddings["z_b"]), kind)
         rows += self._geometry(costly_geometry(embedded[-1], self._groups(trained)), "trained")
         if self.labelled:

@@ -101,6 +101,12 @@ def alignment(z_a: Tensor, z_b: Tensor) -> float:
     return difference.square().sum(1).mean().item()
 
 
+def largest_norm(z: Tensor) -> float:
+    """max_i ‖z_i‖ / median_i ‖z_i‖, z (N, D): a few outliers make the ranks of z say nothing of the rest"""
+    norms = z.double().norm(dim=1)
+    return (norms.max() / norms.median().clamp_min(1e-12 * norms.max())).item() if norms.any() else 1.0
+
+
 def uniformity(z: Tensor) -> float:
     """log mean_{i≠j} exp(−2 ‖u_i − u_j‖²), u = z/‖z‖, z (N, D): −4 uniform, 0 collapsed (arXiv 2005.10242)"""
     unit, n = F.normalize(z.double(), dim=1), len(z)

@@ -35,8 +35,9 @@ def summary_table(results: Mapping[str, Any]) -> str:
         lines.append(f"{'':<40}{'random':<22}{'trained':<22}ceiling")
     for encoder, branch, name in estimates:
         cells = [_nats(found.get((kind, branch, name))) for kind in ("random", encoder)]
-        ceiling = found[encoder, branch, name]["ceiling"]
-        lines.append(f"{_label(name):<40}{cells[0]:<22}{cells[1]:<22}{ceiling:.2f}")
+        row = found[encoder, branch, name]
+        near = " (saturated)" if row.get("saturated") else ""
+        lines.append(f"{_label(name):<40}{cells[0]:<22}{cells[1]:<22}{row['ceiling']:.2f}{near}")
     lines += [""] if estimates else []
     for name, label in (
         ("rank/effective_rank", "effective rank of z"),

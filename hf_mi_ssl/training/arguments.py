@@ -70,8 +70,11 @@ class PretrainingArguments:
     checkpoints_total_limit: int = _flag("checkpoints to keep", 2)
     resume_from_checkpoint: str | None = _flag("`latest`, or a checkpoint directory")
     report_to: str = _flag("tensorboard, wandb, trackio, … or none", "none")
-    eval_steps: int | None = _flag("steps between evaluations; default: each epoch")
-    mi_steps: int | None = _flag("steps between measurements of MI; default: with each evaluation; 0: never")
+    eval_steps: int | None = _flag("steps between evaluations (kNN, linear probe, ranks, MI); default: each epoch")
+    mi_steps: int | None = _flag(
+        "steps between measurements of MI; default: with each evaluation, but where neither this nor --eval_steps is "
+        "given and epochs are short, after so many of them that it costs below 5 %% of training; 0: never"
+    )
     show_images: bool | None = _flag("draw held-out images for the card; default: where they are public already")
     stop_on_collapse: bool = _flag("end a run whose alarm says collapse or divergence, with exit code 3", False)
     push_to_hub: bool = _flag("push encoder, whole model, card and evidence to the Hub at the end", False)
@@ -91,6 +94,8 @@ class PretrainingArguments:
                      "mi_steps", "dataloader_num_workers", "local_views"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise UserError(f"--{name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.momentum < 1:
+            raise UserError(f"--momentum must be at least 0 and below 1, got {self.momentum}")
         if self.local_views and self.local_view_size is None:
             # As 96 is to 224 in DINO (arXiv 2104.14294), and a whole number of patches of 8.
             self.local_view_size = max(8, 8 * round(self.image_size * 3 / 56))

@@ -20,12 +20,15 @@ def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim
     Raises:
         UserError: if timm has no optimiser of that name, or there are no prototypes to freeze.
     """
-    from timm.optim import create_optimizer_v2, list_optimizers
+    from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 
     known = list_optimizers()
     if args.optimizer.lower() not in known:
         raise unknown("optimizer", args.optimizer, known)
     keeps_rate = getattr(getattr(model, "config", None), "predictor_schedule", "cosine") == "constant"
+    # Without momentum there is nothing to look ahead with, and torch refuses
+    ahead = get_optimizer_info(args.optimizer.lower()).defaults or {}
+    plain = {"nesterov": False} if ahead.get("nesterov") and not args.momentum else {}
     groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -49,6 +52,7 @@ def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim
         lr=args.learning_rate,
         weight_decay=args.weight_decay,
         momentum=args.momentum,
+        **plain,
     )
 
 

@@ -1,11 +1,14 @@
 """How long a run is and what happens when, as pure functions of the step."""
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..errors import UserError
 from .arguments import PretrainingArguments
+
+_IMAGES_PER_PAIR = 20
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,19 @@ class Plan:
         """Whether an evaluation follows the `step`-th step (0: before the first)."""
         return step in (0, self.steps) or self._every(self.args.eval_steps, step)
 
-    def measures_mi(self, step: int) -> bool:
-        """Whether MI is measured after the `step`-th step."""
-        if self.args.mi_steps is None:
+    def measures_mi(self, step: int, pairs: int = 0) -> bool:
+        """Whether MI is measured, on so many pairs of views, after the `step`-th step.
+
+        Where neither --mi_steps nor --eval_steps says when, 20 images are trained for each pair that is measured, in
+        whole epochs: a pair, embedded without a way back and estimated, costs less than an image in training, so that
+        MI costs less than 5 % of it. Start and end are measured besides.
+        """
+        if self.args.mi_steps is not None:
+            return self.args.mi_steps > 0 and (step in (0, self.steps) or step % self.args.mi_steps == 0)
+        if step in (0, self.steps) or self.args.eval_steps is not None:
             return self.evaluates(step)
-        return self.args.mi_steps > 0 and (step in (0, self.steps) or step % self.args.mi_steps == 0)
+        epochs = max(1, math.ceil(_IMAGES_PER_PAIR * pairs / (self.steps_per_epoch * self.images_per_step)))
+        return int(step / self.steps_per_epoch) // epochs != int((step - 1) / self.steps_per_epoch) // epochs
 
     def checkpoints(self, step: int) -> bool:
         """Whether a checkpoint follows the `step`-th step."""

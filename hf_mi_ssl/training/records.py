@@ -110,7 +110,7 @@ class MetricsLog:
         Raises:
             UserError: with exit code 3, if the run has collapsed and --stop_on_collapse is set.
         """
-        quality, mutual_information = plan.evaluates(step), plan.measures_mi(step)
+        quality, mutual_information = plan.evaluates(step), plan.measures_mi(step, len(evaluation.pairs))
         if not (quality or mutual_information):
             return
         if step not in self.evaluated:
@@ -119,7 +119,7 @@ class MetricsLog:
             self._write([{"step": step, "epoch": plan.epoch(step)} | values])
             self.clock = time.perf_counter()
         message = broadcast_object_list([self.alarm.stops])[0]  # the processes stop together
-        if message and plan.args.stop_on_collapse:
+        if message and plan.args.stop_on_collapse and step < plan.steps:  # at the end there is nothing to stop
             self.accelerator.end_training()
             raise UserError(
                 f"stopped after step {step} of {plan.steps}: {message}. The last checkpoint is kept, and goes on "
