@@ -38,7 +38,8 @@ KEYS = {"name": str, "methods": list, "first": list, "datasets": dict, "seeds": 
 DECIDED = {"method", "seed", "output_dir", "resume_from_checkpoint"}  # by the place of a run in its matrix
 # What a run and its declaration need not share: where it and its data lie, how it is watched and kept.
 FREE = {"output_dir", "resume_from_checkpoint", "data_dir", "data_files", "report_to", "dataloader_num_workers",
-        "checkpointing_steps", "checkpoints_total_limit"}  # fmt: skip
+        "checkpointing_steps", "checkpoints_total_limit", "stop_on_collapse", "show_images", "push_to_hub",
+        "hub_model_id", "hub_private_repo", "hub_revision_epochs", "imported"}  # fmt: skip
 
 
 @dataclass(frozen=True)
