@@ -7,7 +7,7 @@
         --dataset_name imagefolder --data_dir my_photos
 
 With `--model`, the data, the views and the seed have the flags of the pre-training recipes. Estimators that fit
-anything fit three quarters of the pairs and are judged on the others; those with a fixed critic, with `--model`, fit each
+anything fit three quarters of the pairs and are judged on the others; of a model, those with a fixed critic fit each
 half and are judged on the other. Everything is in nats.
 """
 
