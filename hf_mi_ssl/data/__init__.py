@@ -2,7 +2,7 @@
 
 from .corpora import Corpus, load_corpus
 from .splits import Part, held_out, open_train_and_held_out, training_batches
-from .store import ImageReader, ImageStore, open_images
+from .store import ImageReader, ImageStore, open_images, storage_size
 
 __all__ = [
     "Corpus",
@@ -13,5 +13,6 @@ __all__ = [
     "load_corpus",
     "open_images",
     "open_train_and_held_out",
+    "storage_size",
     "training_batches",
 ]

@@ -1,7 +1,7 @@
 """Which images are trained on and which are held out: a split each, or a part of train that training never sees."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,11 +17,13 @@ _HELD_OUT = 0.1  # of train, where there is none
 
 @dataclass
 class Part:
-    """Images of one split, and which of them are meant: all, or a part. `indices` has shape (n,), on the CPU."""
+    """Images of one split, and which of them are meant: all, or a part. `indices` has shape (n,), on the CPU;
+    `label_names` are those of the data set, or None."""
 
     images: ImageStore | ImageReader
     indices: Tensor
     split: str
+    label_names: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -36,14 +38,30 @@ class Part:
         """Those that have a label; none where the data set has no labels."""
         labels = self.labels
         known = self.indices[labels >= 0] if labels is not None else self.indices[:0]
-        return Part(self.images, known, self.split)
+        return replace(self, indices=known)
 
     def sample(self, limit: int, seed: int) -> "Part":
         """At most `limit` of them, always the same ones."""
         if len(self) <= limit:
             return self
         chosen = permutation(len(self), "sample", seed)[:limit].sort().values
-        return Part(self.images, self.indices[chosen], self.split)
+        return replace(self, indices=self.indices[chosen])
+
+    def few_labels(self, fraction: float, seed: int) -> "Part":
+        """That fraction of labelled images, class-balanced: n · fraction / C of each of the C classes, rounded, at
+        least one, and a whole class where it has no more. What a smaller fraction chooses is part of a larger one.
+
+        Raises `UserError` for a fraction that is not in (0, 1]."""
+        if not 0 < fraction <= 1:
+            raise UserError(f"cannot keep the fraction {fraction:g} of the labels; use one above 0 and at most 1")
+        if fraction == 1:
+            return self
+        order = permutation(len(self), "few labels", seed)
+        order = order[self.labels[order].argsort(stable=True)]  # by class and, within it, by chance
+        labels = self.labels[order]
+        place = torch.arange(len(self)) - torch.searchsorted(labels, labels)  # 0, 1, … within the class
+        of_each = max(1, round(len(self) * fraction / len(labels.unique())))
+        return replace(self, indices=self.indices[order[place < of_each].sort().values])
 
 
 def open_train_and_held_out(
@@ -73,12 +91,13 @@ def open_train_and_held_out(
     images = open_images(train, size, device, num_workers)
     if eval_split is None:
         kept, held = held_out(len(train), _HELD_OUT, seed)
-        return Part(images, kept, train_split), Part(images, held, f"{train_split} (a tenth, held out)")
+        whole = Part(images, kept, train_split, train.label_names)
+        return whole, replace(whole, indices=held, split=f"{train_split} (a tenth, held out)")
     held_corpus = load_corpus(dataset_name, split=eval_split, **source)
     held_images = open_images(held_corpus, size, device, num_workers)
     return (
-        Part(images, torch.arange(len(train)), train_split),
-        Part(held_images, torch.arange(len(held_corpus)), eval_split),
+        Part(images, torch.arange(len(train)), train_split, train.label_names),
+        Part(held_images, torch.arange(len(held_corpus)), eval_split, held_corpus.label_names),
     )
 
 

@@ -6,6 +6,7 @@ Importing this registers `mi_resnet` with the Auto classes, so that its weights 
 from transformers import AutoBackbone, AutoConfig, AutoModel, AutoModelForImageClassification
 
 from .by_name import ENCODERS, build_encoder, encoder_config, load_encoder, representation_size
+from .classifier import build_classifier
 from .configuration_mi_resnet import MIResNetConfig
 from .modeling_mi_resnet import MIResNetBackbone, MIResNetForImageClassification, MIResNetModel
 
@@ -20,6 +21,7 @@ __all__ = [
     "MIResNetConfig",
     "MIResNetForImageClassification",
     "MIResNetModel",
+    "build_classifier",
     "build_encoder",
     "encoder_config",
     "load_encoder",

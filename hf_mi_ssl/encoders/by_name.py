@@ -141,7 +141,7 @@ def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 # Classifiers are all that a checkpoint may hold beyond the encoder.
-_HEAD = re.compile(r"(timm_model\.)?(classifier|cls_classifier|distillation_classifier|head|head_dist|fc)\b")
+HEAD = re.compile(r"(timm_model\.)?(classifier|cls_classifier|distillation_classifier|head|head_dist|fc)\b")
 
 
 def load_encoder(name_or_path: str | Path) -> PreTrainedModel:
@@ -180,7 +180,7 @@ def load_encoder(name_or_path: str | Path) -> PreTrainedModel:
         raise UserError(f"cannot load an encoder from {name!r}{where}: {_first_line(error)}") from error
     refuse_damaged(source)
     _refuse(name, "lacks", report["missing_keys"], "they would be random")
-    unexpected = [key for key in report["unexpected_keys"] if not _HEAD.match(key)]
+    unexpected = [key for key in report["unexpected_keys"] if not HEAD.match(key)]
     _refuse(name, "also holds", unexpected, "so it is not a bare encoder; load the directory that holds one")
     not_finite = [key for key, tensor in encoder.state_dict().items() if not torch.isfinite(tensor).all()]
     _refuse(name, "has infinite or undefined", not_finite, "so it cannot be trained further")

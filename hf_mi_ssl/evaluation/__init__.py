@@ -2,11 +2,11 @@
 
 from .collapse import Alarm
 from .figures import mi_figure, quality_figure, training_figure
-from .frozen import Represented, input_of, represent_splits
+from .frozen import Represented, input_of, represent, represent_splits
 from .growth import growth_verdicts, paired_errors
 from .held_out import Evaluation
 from .knn import KNN_PROTOCOL, knn_predict, knn_protocol
-from .linear_probe import LinearProbeResult, accuracy_interval, linear_probe, ridge_probe
+from .linear_probe import LinearProbeResult, accuracy_interval, linear_probe, ridge_probe, selection_split
 from .maps import draw_maps
 from .spectrum import (
     alignment,
@@ -56,8 +56,10 @@ __all__ = [
     "participation_ratio",
     "quality_figure",
     "rankme",
+    "represent",
     "represent_splits",
     "ridge_probe",
+    "selection_split",
     "summary_table",
     "training_figure",
     "uniformity",

@@ -1,5 +1,6 @@
 """Any encoder that AutoModel loads, frozen, and what it makes of a labelled data set: the input of kNN and probes."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -54,19 +55,22 @@ def represent_splits(
         if not len(part):
             raise UserError(f"{part.split} has no labels: name their column with --label_column_name")
     encoder.eval().to(device)
-    train, held = (Represented(_represent(encoder, part, recipe), part.labels, part.split) for part in parts)
+    train, held = (
+        Represented(torch.cat([h.cpu() for _, h in represent(encoder, part, recipe)]), part.labels, part.split)
+        for part in parts
+    )
     return train, held
 
 
 @torch.no_grad()
-def _represent(encoder: PreTrainedModel, part: Part, recipe: ViewRecipe) -> Tensor:
-    batches = []
+def represent(encoder: PreTrainedModel, part: Part, recipe: ViewRecipe) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batch by batch, under a progress bar: indices (n,), and representations h (n, H) of the clean images, on the
+    device of the images, where the encoder has to be, in eval mode. Raises UserError for a size that it refuses."""
     chunks = tqdm(part.indices.split(_BATCH), desc=f"representing {part.split}", disable=None)
-    for _, images in part.images.batches(chunks):
+    for indices, images in part.images.batches(chunks):
         try:
             h = encoder(clean_view(images, recipe)).pooler_output
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"no images of {recipe.size} pixels: {reason}; see --image_size") from error
-        batches.append(h.flatten(1).float().cpu())
-    return torch.cat(batches)
+        yield indices, h.flatten(1).float()

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -18,9 +18,12 @@ DATA_FLAGS = ("dataset_name", "data_files", "data_dir", "train_split", "eval_spl
 
 
 class DownstreamParser(argparse.ArgumentParser):
-    """`--model` and the recipe's own flags; what `parse` leaves over are data flags, for `parse_arguments`."""
+    """`--model` and the recipe's own flags; what `parse` leaves over are data flags, for `parse_arguments`.
 
-    def __init__(self, description: str):
+    `data_flags` are those that the recipe takes, also from the arguments of a run by `--config`.
+    """
+
+    def __init__(self, description: str, data_flags: Sequence[str] = DATA_FLAGS):
         of_field = {field.name: field.metadata["help"] for field in fields(PretrainingArguments) if field.metadata}
         of_field["image_size"] = "side of the images in pixels; default: what the encoder's image processor says"
         of_field["train_split"] = "split to learn from"
@@ -28,7 +31,7 @@ class DownstreamParser(argparse.ArgumentParser):
         of_field["output_dir"] = "default: the encoder's directory; of a Hub id, runs/ and its name"
         of_field["label_column_name"] = "column of the labels; default: the only label column"
         of_field["config"] = "YAML or JSON file of flags, e.g. the training_args.json of a run: its data"
-        self.flags = [f"--{name}" for name in (*DATA_FLAGS, "config")]
+        self.flags = [f"--{name}" for name in (*data_flags, "config")]
         super().__init__(
             description=description,
             epilog="the data:\n" + "\n".join(f"  {flag:25} {of_field[flag[2:]]}" for flag in self.flags),
@@ -69,12 +72,21 @@ def default_output_dir(model: str) -> str:
     return model if Path(model).is_dir() else f"runs/{model.split('/')[-1]}"
 
 
+def encoder_name(model: str) -> str:
+    """A Hub id, or what the directory is called: where it lies is nobody's business."""
+    return Path(model).resolve().name if Path(model).is_dir() else model
+
+
 def write_evaluations(
     path: Path, model: str, args: PretrainingArguments, device: torch.device, evaluations: list[dict], **facts
 ) -> None:
     """Write `evaluations`, rows as in `results.json`, under the keys of `results.json`, with `facts` beside them."""
     hardware, versions = environment(device, 1)
-    name = Path(model).resolve().name if Path(model).is_dir() else model  # where it lies is nobody's business
-    about = {"encoder": name, "dataset": args.dataset_name, "image_size": args.image_size, "seed": args.seed}
+    about = {
+        "encoder": encoder_name(model),
+        "dataset": args.dataset_name,
+        "image_size": args.image_size,
+        "seed": args.seed,
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, about | facts | {"hardware": hardware, "versions": versions, "evaluations": evaluations})

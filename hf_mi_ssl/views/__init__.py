@@ -15,6 +15,7 @@ __all__ = [
     "ViewRecipe",
     "clean_view",
     "local_recipe",
+    "random_view",
     "view_recipes",
 ]
 
@@ -70,6 +71,13 @@ def make_view(images: Tensor, parameters: ViewParameters, recipe: ViewRecipe) ->
     operations.on_rows_(view, p.blur, lambda x, sigma: operations.gaussian_blur(x, sigma, recipe.blur_kernel), p.sigma)
     operations.on_rows_(view, p.solarize, operations.solarize)
     return operations.normalize(view, recipe.mean, recipe.std)
+
+
+@torch.no_grad()
+def random_view(images: Tensor, recipe: ViewRecipe, seed: int, epoch: int, indices: Tensor) -> Tensor:
+    """One view of each image, as `RandomViews` draws its first: (n, 3, H, W) -> (n, 3, size, size)."""
+    parameters = draw_parameters(recipe, *images.shape[2:], seed, epoch, indices, 0)
+    return make_view(operations.to_unit_range(images), parameters, recipe)
 
 
 @torch.no_grad()
