@@ -23,7 +23,7 @@ from hf_mi_ssl.data import Part, open_train_and_held_out
 from hf_mi_ssl.encoders import load_encoder
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.evaluation import accuracy_interval, input_of, selection_split
-from hf_mi_ssl.hub import add_evidence, export_encoder, write_card
+from hf_mi_ssl.hub import export_encoder, update_card
 from hf_mi_ssl.training import (
     DATA_FLAGS,
     DownstreamParser,
@@ -115,9 +115,7 @@ def main() -> None:
     facts = {"label_fraction": own.label_fraction, "chosen": dict(zip(("learning_rate", "num_train_epochs"), chosen))}
     write_evaluations(output / "finetune.json", own.model, args, state.device, rows, **facts)
     print(f"{name} {correct / n:.4f} ({low:.4f} to {high:.4f}): {protocol}\nwritten to {output}")
-    if (Path(own.model) / "results.json").exists():  # a run of ours
-        add_evidence(own.model, output / "finetune.json")
-        write_card(own.model, CARD)
+    update_card(own.model, output / "finetune.json", CARD)
 
 
 if __name__ == "__main__":

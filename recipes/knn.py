@@ -19,6 +19,7 @@ from hf_mi_ssl.counter import permutation
 from hf_mi_ssl.encoders import load_encoder
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.evaluation import input_of, represent_splits
+from hf_mi_ssl.hub import update_card
 from hf_mi_ssl.training import (
     DownstreamParser,
     default_output_dir,
@@ -27,6 +28,7 @@ from hf_mi_ssl.training import (
     write_evaluations,
 )
 
+CARD = Path(__file__).resolve().parent.parent / "model_cards" / "pretraining_card.md"
 RANK_IMAGES = 4096  # at most: uniformity compares all with all
 
 
@@ -55,6 +57,7 @@ def main() -> None:
     rows = [{"name": name} | measured | about for name, measured in found.items()]
     path = Path(args.output_dir) / "knn.json"
     write_evaluations(path, own.model, args, device, rows)
+    update_card(own.model, path, CARD)
 
     top1 = rows[0]
     print(f"{own.model} on {args.dataset_name}: {top1['n']:,} images of {test.split}, {args.image_size} pixels")

@@ -18,6 +18,7 @@ import torch
 from hf_mi_ssl import metrics
 from hf_mi_ssl.encoders import load_encoder
 from hf_mi_ssl.evaluation import input_of, represent_splits
+from hf_mi_ssl.hub import update_card
 from hf_mi_ssl.training import (
     DownstreamParser,
     default_output_dir,
@@ -25,6 +26,8 @@ from hf_mi_ssl.training import (
     run_downstream,
     write_evaluations,
 )
+
+CARD = Path(__file__).resolve().parent.parent / "model_cards" / "pretraining_card.md"
 
 
 def main() -> None:
@@ -45,6 +48,7 @@ def main() -> None:
     rows = [{"name": name} | measured | about for name, measured in found.items()]
     path = Path(args.output_dir) / "linear_probe.json"
     write_evaluations(path, own.model, args, device, rows, chosen=chosen)
+    update_card(own.model, path, CARD)
 
     print(f"{own.model} on {args.dataset_name}: {len(test.h):,} images of {test.split}, {args.image_size} pixels")
     for row in rows:

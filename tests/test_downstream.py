@@ -69,6 +69,8 @@ def test_a_run_is_measured_as_it_measured_itself(name, key, finished, capsys):
     after = {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
     assert after.pop(f"{name}.json")
     before.pop(f"{name}.json", None)
+    before.pop("README.md")
+    assert f"{100 * rows[key]['value']:.1f} %" in after["README.md"].decode()  # on the card as well
     assert {key: value for key, value in after.items() if key in before} == before
 
 

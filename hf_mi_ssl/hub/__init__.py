@@ -1,6 +1,6 @@
 """What leaves the run: the encoder in native format and its model card. The only folder that writes to the Hub."""
 
-from .card import render_card, write_card
+from .card import render_card, update_card, write_card
 from .evidence import add_evidence
 from .export import export_encoder, export_pretraining
 from .licence import dataset_license
@@ -16,5 +16,6 @@ __all__ = [
     "publish",
     "push",
     "render_card",
+    "update_card",
     "write_card",
 ]

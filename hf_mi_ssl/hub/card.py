@@ -100,6 +100,17 @@ def write_card(run_dir: str | Path, template_path: str | Path) -> bool:
     return True
 
 
+def update_card(run_dir: str | Path, file: str | Path, template_path: str | Path) -> None:
+    """Take what a downstream recipe wrote into a run and onto its card. Nothing where the encoder is somebody else's.
+
+    Raises:
+        UserError: as `add_evidence` and `write_card` do.
+    """
+    if (Path(run_dir) / "results.json").is_file():
+        evidence.add_evidence(run_dir, file)
+        write_card(run_dir, template_path)
+
+
 def _terms(columns: dict, formulas: object):
     """(role, name, weight, formula) of the critic and of each term of the row."""
     formulas = formulas if isinstance(formulas, dict) else {}
