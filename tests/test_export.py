@@ -45,6 +45,7 @@ CODE = {"configuration_mi_resnet.py", "modeling_mi_resnet.py"}
 STRANGER = """
 import json, sys
 sys.modules["hf_mi_ssl"] = None
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -73,8 +74,18 @@ for directory in sys.argv[1:]:
         output = aligned(encoder)(given["pixels"])
         logits = classifier(given["pixels"]).logits
     assert logits.shape == (2, 7)
+    more = {}
+    if "/timm_" in directory:
+        model = aligned(timm.create_model("local-dir:" + directory, pretrained=True).eval())
+        head = timm.create_model("local-dir:" + directory, pretrained=True, num_classes=7)
+        assert head(given["pixels"]).shape == (2, 7)
+        timms = timm.data.resolve_model_data_config(model)
+        assert timms["input_size"][1] == timms["input_size"][2] == processor.crop_size["height"]
+        assert [*timms["mean"], *timms["std"]] == [*processor.image_mean, *processor.image_std]
+        with torch.no_grad():
+            more["timm"] = model(given["pixels"]).contiguous()
     processed = processor(image, return_tensors="pt").pixel_values
-    save_file({
+    save_file(more | {
         "map": output.last_hidden_state.contiguous(),
         "pooled": output.pooler_output.contiguous(),
         "processed": processed.contiguous(),
@@ -145,6 +156,8 @@ def test_a_stranger_computes_the_same_bits(exports, name):
     output = forward(encoder, pixels)
     assert torch.equal(output.last_hidden_state, stranger["map"])
     assert torch.equal(output.pooler_output, stranger["pooled"])
+    assert ("timm" in stranger) == name.startswith("timm_")
+    assert torch.equal(output.pooler_output, stranger.get("timm", output.pooler_output))
     assert report["module"].startswith("transformers_modules." if name == "mi_resnet" else "transformers.models.")
 
 

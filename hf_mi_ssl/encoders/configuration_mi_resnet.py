@@ -10,7 +10,11 @@ from transformers import ResNetConfig
 
 @strict  # not inherited: without it, fields of a subclass go unchecked
 class MIResNetConfig(ResNetConfig):
-    """Every field of `ResNetConfig`, with its defaults; the stem is the model's and has no settings.
+    """Every field of `ResNetConfig`, with its defaults.
+
+    Args:
+        stem_padding (`int`, *optional*, defaults to 1): of the stem's 3×3 convolution; 2 is solo-learn's, which leaves
+            a map two pixels larger than the image.
 
     ```python
     >>> config = MIResNetConfig(depths=[2, 2, 2, 2], hidden_sizes=[64, 128, 256, 512], layer_type="basic")
@@ -18,6 +22,8 @@ class MIResNetConfig(ResNetConfig):
     """
 
     model_type = "mi_resnet"
+
+    stem_padding: int = 1
 
 
 __all__ = ["MIResNetConfig"]

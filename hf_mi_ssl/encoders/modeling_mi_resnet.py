@@ -13,13 +13,14 @@ from .configuration_mi_resnet import MIResNetConfig
 
 
 class MIResNetEmbeddings(nn.Module):
-    """The stem: a 3×3 convolution of stride 1 and padding 1, batch norm and activation, at the image's own size."""
+    """The stem: a 3×3 convolution of stride 1, batch norm and activation, at the image's own size with padding 1."""
 
     def __init__(self, config: MIResNetConfig):
         super().__init__()
         self.embedder = ResNetConvLayer(
             config.num_channels, config.embedding_size, kernel_size=3, stride=1, activation=config.hidden_act
         )
+        self.embedder.convolution.padding = (config.stem_padding, config.stem_padding)
 
     def forward(self, pixel_values: Tensor) -> Tensor:  # (n, 3, H, W) -> (n, embedding_size, H, W)
         return self.embedder(pixel_values)

@@ -75,6 +75,8 @@ def _export_config(original, image_size: int, mean: list[float], std: list[float
     if isinstance(config, MIResNetConfig):
         config.auto_map = dict(_AUTO_MAP)
     if config.model_type == "timm_wrapper":
+        import timm
+
         # From a local directory, AutoImageProcessor reads only config.json of a timm model; this sends it on to
         # preprocessor_config.json, which it reads first on the Hub.
         config.image_processor_type = BitImageProcessor.__name__
@@ -85,6 +87,8 @@ def _export_config(original, image_size: int, mean: list[float], std: list[float
             "std": std,
             "crop_pct": 1.0,
             "interpolation": "bicubic",
+            # What timm.create_model(…, num_classes=10) must not expect among the weights
+            "classifier": timm.models.get_pretrained_cfg(config.architecture).classifier,
         }
     return config
 
