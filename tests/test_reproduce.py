@@ -92,10 +92,10 @@ def test_a_mistake_in_a_matrix_is_found_before_anything_runs(reproduce, tmp_path
 
 
 @pytest.mark.parametrize("path", sorted((RECIPES / "reproduce").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_matrix_is_understood_and_has_every_row(reproduce, path, tmp_path):
+def test_every_matrix_is_understood_and_has_its_rows_or_all(reproduce, path, tmp_path):
     matrix = reproduce.read_matrix(path)
     runs = reproduce.declared_runs(matrix, tmp_path, ["train=a.parquet", "test=b.parquet"])
-    assert {run.method for run in runs} == set(METHODS)
+    assert {run.method for run in runs} == set(yaml.safe_load(path.read_text()).get("methods", METHODS))
     assert matrix["name"] == path.stem
     assert all(run.args.files == {"train": "a.parquet", "test": "b.parquet"} for run in runs)
     assert all(run.args.dataset_name == "parquet" for run in runs)
