@@ -249,9 +249,9 @@ def test_what_a_downstream_recipe_found_stands_beside_the_rest_under_its_own_dat
     card = render_card(run, TEMPLATE)
     link = "[uoft-cs/cifar10](https://huggingface.co/datasets/uoft-cs/cifar10), test"
     row = next(row for row in table(card, "Results")[1] if row[0].startswith("fine-tuning"))
-    assert row == ["fine-tuning, 10pct", "trained encoder", "93.0 %", "92.0 to 94.0", "1,024", link, "3"]
+    assert row == ["fine-tuning, 10 % of the labels", "trained encoder", "93.0 %", "92.0 to 94.0", "1,024", link, "3"]
     found = {(e.metric_name, e.dataset_type, e.metric_value) for e in ModelCard(card).data.eval_results}
-    assert ("fine-tuning, 10pct", "uoft-cs/cifar10", 0.93) in found
+    assert ("fine-tuning, 10 % of the labels", "uoft-cs/cifar10", 0.93) in found
     assert ("kNN", "shapes", 0.87) in found
 
 

@@ -53,7 +53,9 @@ def test_pretrain_push_load_probe_and_finetune(tmp_path):
 
         found = python(ROOT / "recipes" / "linear_probe.py", "--model", name, *SIZE, "--output_dir", tmp_path)
         own = json.loads((run / "results.json").read_text())["evaluations"]
-        (mine,) = [r for r in own if r["name"] == "linear_top1" and (r["encoder"], r["branch"]) == ("trained", "online")]
+        (mine,) = [
+            r for r in own if r["name"] == "linear_top1" and (r["encoder"], r["branch"]) == ("trained", "online")
+        ]
         (theirs, _) = json.loads((tmp_path / "linear_probe.json").read_text())["evaluations"]
         assert theirs == mine  # measured from the Hub as it measured itself
         assert f"{mine['value']:.4f}" in found
@@ -67,5 +69,5 @@ def test_pretrain_push_load_probe_and_finetune(tmp_path):
         python(ROOT / "recipes" / "render_card.py", run, "--add", *evidence)
         python(ROOT / "recipes" / "push_to_hub.py", run)
         card = server.content(name)["README.md"].decode()
-    assert re.search(rf"fine-?tun.*10pct.* {100 * row['value']:.1f} %", card)
+    assert re.search(rf"fine-?tun.*10 % of the labels.* {100 * row['value']:.1f} %", card)
     assert f'AutoModel.from_pretrained("{name}"' in card

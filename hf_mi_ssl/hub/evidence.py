@@ -17,6 +17,7 @@ _GEOMETRY = ("rank", "rank_h", "collapse", "shape")
 _TASKS = {"knn": "kNN", "linear": "linear probe", "ridge": "ridge probe", "finetune": "fine-tuning"}
 # Estimators whose value is a lower bound on MI, for results that do not say of what kind it is.
 _BOUNDS = {"cos_dv", "cos_dv_calibrated", "row_wise_dv", "info_nce", "nwj", "jsd"}
+_SAME = ("name", "value", "n", "split", "protocol", "dataset", "seed", "encoder", "branch")
 
 
 def read_object(path: Path) -> dict:
@@ -79,6 +80,8 @@ def add_evidence(run_dir: str | Path, file: str | Path) -> None:
 def measured(run_dir: Path) -> list[dict]:
     """All evaluations of a run, those of downstream recipes among them, in the order in which a card shows them."""
     rows = [row for name in EVIDENCE for row in read_evaluations(run_dir / name)]
+    once = {json.dumps([row.get(key) for key in _SAME], sort_keys=True): row for row in reversed(rows)}
+    rows = list(reversed(once.values()))  # a run's own probe, found again by the recipe, is one result
     order = [*_SPACES, *_GEOMETRY]
     return sorted(rows, key=lambda row: (_index(order, _space(row)), row["name"], _index([*_OF], row.get("encoder"))))
 
@@ -89,6 +92,8 @@ def task(row: dict) -> str:
     if not found:
         return ""
     parts = [part.strip("_").replace("_", " ") for part in found.group(2, 3) if part]
+    share = re.compile(r"(\d+)p?(\d*)pct")  # 10pct, 0p5pct
+    parts = [share.sub(lambda x: f"{'.'.join(filter(None, x.groups()))} % of the labels", part) for part in parts]
     return ", ".join([_TASKS[found[1]], *parts])
 
 
