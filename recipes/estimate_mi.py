@@ -5,6 +5,7 @@
     python recipes/estimate_mi.py --model runs/shapes-sdmi            # two views of held-out images, in h and z
     python recipes/estimate_mi.py --model facebook/dinov2-small --image_size 224 \\
         --dataset_name imagefolder --data_dir my_photos
+    python recipes/estimate_mi.py --page                              # model_cards/results/estimators.md again
 
 With `--model`, the data, the views and the seed have the flags of the pre-training recipes. Estimators that fit
 anything fit three quarters of the pairs and are judged on the others; of a model, those with a fixed critic fit each
@@ -12,6 +13,7 @@ half and are judged on the other. Everything is in nats.
 """
 
 import argparse
+import json
 import math
 import sys
 import time
@@ -25,10 +27,11 @@ from hf_mi_ssl import metrics
 from hf_mi_ssl.errors import UserError, unknown
 from hf_mi_ssl.estimators import ESTIMATORS, TASKS
 from hf_mi_ssl.estimators.fixed import ESTIMATORS as FIXED
-from hf_mi_ssl.evaluation.estimates import model_figure, model_table, task_figure, task_table
+from hf_mi_ssl.evaluation.estimates import model_figure, model_table, task_figure, task_page, task_table
 from hf_mi_ssl.evaluation.saved import embed_held_out
 from hf_mi_ssl.training import PretrainingArguments, parse_arguments, write_json
 
+RESULTS = Path(__file__).resolve().parent.parent / "model_cards" / "results"
 SLOW = {"trained", "probe"}  # modules of the estimators that train a network
 
 
@@ -95,6 +98,7 @@ def main() -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--task", nargs="+", metavar="NAME", help=f"all, or of {', '.join(TASKS)}")
     what.add_argument("--model", help="directory or Hub id of an encoder, or the directory of a run")
+    what.add_argument("--page", action="store_true", help="write model_cards/results/estimators.md from its evidence")
     names = f"all, fast, or of {', '.join(ESTIMATORS)}"
     parser.add_argument("--estimators", nargs="+", metavar="NAME", default=["fast"], help=names)
     parser.add_argument("--n", type=int, default=4096, help="the most pairs")
@@ -104,6 +108,11 @@ def main() -> int:
     args, left = parser.parse_known_args()
     given = parse_arguments(left, __doc__)  # --seed, and with --model the data and the views
     fast = [name for name in ESTIMATORS if is_fast(name)]
+    if args.page:
+        evidence = json.loads((RESULTS / "evidence" / "estimators.json").read_text())
+        text = task_page((RESULTS / "estimators_template.md").read_text(), evidence, fast)
+        (RESULTS / "estimators.md").write_text(text)
+        return 0
     estimators = chosen("estimator", args.estimators, {"fast": fast, "all": [*ESTIMATORS]})
     if args.n < 32:
         raise UserError(f"--n {args.n} is too few pairs to fit and to measure: give at least 32")

@@ -128,7 +128,7 @@ def test_equal_values_share_their_rank_so_that_labels_in_order_tell_nothing():
 @pytest.mark.parametrize(
     ("a", "b", "said"),
     [
-        (torch.randn(20, 12), torch.randn(20, 12), "24 dimensions need more than 20 pairs"),
+        (torch.randn(20, 12), torch.randn(20, 12), "24 dimensions need more than 48 pairs"),
         (torch.ones(20, 2), torch.randn(20, 2), "all the same"),
         (torch.arange(20.0)[:, None], -2 * torch.arange(20.0)[:, None], "determines the other"),
     ],

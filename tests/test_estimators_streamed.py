@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hf_mi_ssl.estimators import streamed, track
 from hf_mi_ssl.estimators.fixed import ESTIMATORS, CosDV, InfoNCE, RowWiseDV
 from hf_mi_ssl.estimators.fixed_critic import cross_fit_all
-from hf_mi_ssl.estimators.streamed import Cosines
+from hf_mi_ssl.estimators.streamed import Cosines, Exponential
 from hf_mi_ssl.mi import bounds
 from hf_mi_ssl.mi.critics import cosine, score_matrix
 from hf_mi_ssl.mi.pairs import off_diagonal
@@ -116,3 +116,31 @@ def test_scores_of_500_are_stable(make, sign, dtype):
         assert influence.isfinite().all()
         assert influence.mean().item() == pytest.approx(0, abs=1e-3)
         assert make(0.002).estimate(a, b).value <= math.log(100)
+
+
+def sums_of(scores, scale=1.0, size=17):
+    sums = Exponential(scores.diagonal().double(), scale)
+    for start in range(0, len(scores), size):
+        sums.add(slice(start, min(start + size, len(scores))), scores[start : start + size])
+    return sums
+
+
+def test_dv_of_any_scores_in_blocks_is_the_dense_bound_in_float64_and_stable_at_500():
+    scores = torch.randn(60, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
+    for shift, scale in ((0, 1), (500, 1), (-500, 1), (0, 150)):
+        shifted = scale * scores + shift
+        value, influence = sums_of(shifted).dv
+        assert value == pytest.approx(bounds.dv(shifted).item(), abs=1e-9)
+        assert influence.isfinite().all()
+        assert influence.mean().abs() < 1e-9
+        assert sums_of(scores, scale).dv[0] == pytest.approx(bounds.dv(scale * scores).item(), abs=1e-9)
+
+
+def test_the_influence_is_the_change_of_the_bound_when_a_pair_gains_weight():
+    n = 400
+    a, b = pairs_of(n, 2)
+    scores = (a @ b.T) / 3
+    value, influence = sums_of(scores).dv
+    keep = torch.arange(1, n)
+    without = bounds.dv(scores[keep][:, keep]).item()  # the jack-knife: ψ_i ≈ (n − 1)(L − L without i)
+    assert influence[0].item() == pytest.approx((n - 1) * (value - without), abs=0.02)

@@ -7,25 +7,17 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from .coordinates import normal_scores, standardize, whitener
+from .pairs import check_pairs
 from .result import MIEstimate
 
-_RANK = 1e-6  # directions whose variance is this small a part of the largest are rounding, not signal
 _Z95 = 1.959964
-
-
-def paired(z_a: Tensor, z_b: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, D_a), (N, D_b) in float64. Raises UserError for what are no pairs, or not finite."""
-    if z_a.ndim != 2 or z_b.ndim != 2 or len(z_a) != len(z_b) or len(z_a) < 8:
-        raise UserError(f"pairs need (N, D_a) and (N, D_b), N ≥ 8; got {[*z_a.shape]} and {[*z_b.shape]}")
-    if not (z_a.isfinite().all() and z_b.isfinite().all()):
-        raise UserError("embeddings hold NaN or infinity, so mutual information is undefined; check the checkpoint")
-    return z_a.detach().double(), z_b.detach().double()
 
 
 class Gaussian:
     """I = −½ Σ_k log(1 − ρ_k²), ρ the canonical correlations, less the bias that Wishart matrices have
 
-    Exact for jointly Gaussian embeddings, unbiased for them at any N > D_a + D_b (E log |Σ̂| = log |Σ| +
+    Exact for jointly Gaussian embeddings, unbiased for them (E log |Σ̂| = log |Σ| +
     Σ_{i ≤ D} ψ((N − i)/2) + const; without it the value is too high by about D_a D_b / 2N), variance Σ_k ρ_k² / N.
     NOT a bound: for other laws it may be above the MI as well as below. A lower bound only where each side by itself
     is Gaussian. Source: Cover and Thomas, Elements of Information Theory, 8.5; bias of log |Σ̂|: Misra, Singh and
@@ -42,13 +34,19 @@ class Gaussian:
     def estimate(self, z_a: Tensor, z_b: Tensor, split: str = "held-out") -> MIEstimate:
         """Pairs (N, D_a), (N, D_b) -> nats; the interval is that of the correlations' value, not of the MI.
 
-        Raises UserError for unusable pairs, too few of them, and where one view determines the other linearly.
+        Raises UserError for unusable pairs, two or fewer per dimension, and views of which one determines the other.
         """
-        a, b = (_whitened(self.prepare(z)) for z in paired(z_a, z_b))
-        n, ranks = len(a), (a.shape[1], b.shape[1])
-        if n <= sum(ranks):
-            raise UserError(f"correlations of {sum(ranks)} dimensions need more than {n} pairs: use more, or a critic")
-        left, rho, right = torch.linalg.svd(a.T @ b / n, full_matrices=False)
+        check_pairs(z_a, z_b, least=8)
+        a, b = (self.prepare(z.detach().double()) for z in (z_a, z_b))
+        a, b = (z[:, z.std(0) > 0] for z in (standardize(z)(z) for z in (a, b)))
+        n, dimensions = len(a), a.shape[1] + b.shape[1]
+        if not (a.shape[1] and b.shape[1]):
+            raise UserError("the embeddings of one side are all the same: there is nothing to correlate")
+        if n <= 2 * dimensions:  # fewer leave more error than information, after minutes of eigenvalues
+            raise UserError(f"correlations of {dimensions} dimensions need more than {2 * dimensions} pairs, not {n}")
+        a, b = (whitener(z)(z) for z in (a, b))
+        ranks = a.shape[1], b.shape[1]
+        left, rho, right = torch.linalg.svd(a.T @ b / (n - 1), full_matrices=False)
         if (rho > 1 - 1e-9).any():
             raise UserError("one view determines the other linearly, so Gaussian MI is infinite: use a critic")
         x, y = a @ left, b @ right.T  # canonical coordinates: pairs (x_k, y_k), all else uncorrelated
@@ -76,7 +74,7 @@ class Gaussian:
 
 
 class GaussianCopula(Gaussian):
-    """I = −½ Σ_k log(1 − ρ_k²), ρ the canonical correlations of normal scores Φ⁻¹((rank − ½)/N)
+    """I = −½ Σ_k log(1 − ρ_k²), ρ the canonical correlations of normal scores Φ⁻¹(rank/(N + 1))
 
     `Gaussian` of each coordinate made Gaussian by its ranks, so monotone maps of coordinates change nothing. Exact for
     Gaussian copulas, biased and with variance as there. NOT a bound for others. Source: semiparametric copulas of Liu,
@@ -86,22 +84,7 @@ class GaussianCopula(Gaussian):
     what = "canonical correlations of normal scores"
 
     def prepare(self, z: Tensor) -> Tensor:
-        columns = z.T.contiguous()
-        ordered = columns.sort(1).values
-        below, upto = (torch.searchsorted(ordered, columns, right=right) for right in (False, True))
-        return torch.special.ndtri((below + upto).double() / (2 * len(z))).T  # equal values share their mean rank
-
-
-def _whitened(z: Tensor) -> Tensor:
-    """Uncorrelated coordinates of variance 1 that span what varies: (N, D) -> (N, rank)."""
-    z = z - z.mean(0)
-    std = z.square().mean(0).sqrt()
-    z = z[:, std > 0] / std[std > 0]
-    if not z.shape[1]:
-        raise UserError("the embeddings of one side are all the same: there is nothing to correlate")
-    values, vectors = torch.linalg.eigh(z.T @ z / len(z))
-    kept = values > _RANK * values[-1]
-    return z @ (vectors[:, kept] / values[kept].sqrt())
+        return normal_scores(z)(z)
 
 
 def _wishart_bias(n: int, d_a: int, d_b: int) -> float:

@@ -9,6 +9,7 @@ from torch import Tensor
 Map = Callable[[Tensor], Tensor]  # (n, D) -> (n, D), float64
 Coordinates = tuple[Map, Map]  # of a and of b
 
+_RANK = 1e-6  # directions whose variance is this small a part of the largest are rounding, not signal
 _FAR = 4.0  # standard deviations: further out a log-ratio that is quadratic would rule the marginal term
 
 
@@ -24,17 +25,34 @@ def normal_scores(z: Tensor) -> Map:
     return partial(_ranks, known=z.double().T.contiguous().sort(1).values)
 
 
-def canonical(z_a: Tensor, z_b: Tensor, shrinkage: float = 1e-5) -> Coordinates:
-    """Canonical coordinates of z_a (n, D) and z_b (n, E), which have one scale: white, correlated only k with k.
+def whitener(z: Tensor) -> Map:
+    """Uncorrelated coordinates of variance 1 that span what varies in z (n, D): (n, D) -> (n, rank)."""
+    values, vectors = torch.linalg.eigh(torch.cov(z.T).reshape(z.shape[1], -1))
+    kept = values > _RANK * values[-1]
+    return partial(_affine, mean=z.mean(0), matrix=vectors[:, kept] * values[kept].rsqrt())
 
-    Covariances are shrunk towards the identity. Coordinates are cut at four standard deviations.
+
+def leading(z: Tensor) -> Map:
+    """The leading principal directions of z (n, D), n/20 of them at most, by subspace iteration; all where D is less.
+
+    In more directions than that, correlations of n pairs are mostly chance.
     """
-    means, whiteners = zip(*((z.mean(0), _whitener(z, shrinkage)) for z in (z_a, z_b)))
-    white_a, white_b = ((z - m) @ w for z, m, w in zip((z_a, z_b), means, whiteners))
-    left, _, right = torch.linalg.svd(white_a.T @ white_b / len(z_a))
-    return tuple(
-        partial(_cut, mean=m, matrix=w @ rotation) for m, w, rotation in zip(means, whiteners, (left, right.T))
-    )
+    most = max(1, len(z) // 20)
+    if z.shape[1] <= most:
+        return partial(_affine, mean=z.mean(0), matrix=torch.ones_like(z[0]))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        directions = torch.svd_lowrank(z - z.mean(0), most)[2]
+    return partial(_affine, mean=z.mean(0), matrix=directions)
+
+
+def canonical(z_a: Tensor, z_b: Tensor) -> Coordinates:
+    """Canonical coordinates of z_a (n, D) and z_b (n, E): white, correlated only k with k, and cut at four standard
+    deviations."""
+    few = [leading(z) for z in (z_a, z_b)]
+    white = after(few, [whitener(to(z)) for to, z in zip(few, (z_a, z_b))])
+    left, _, right = torch.linalg.svd(white[0](z_a).T @ white[1](z_b) / len(z_a))
+    return tuple(partial(_turned, first=w, rotation=rotation) for w, rotation in zip(white, (left, right.T)))
 
 
 def after(first: Coordinates, second: Coordinates) -> Coordinates:
@@ -42,19 +60,13 @@ def after(first: Coordinates, second: Coordinates) -> Coordinates:
     return tuple(partial(_chain, first=f, second=s) for f, s in zip(first, second))
 
 
-def _whitener(z: Tensor, shrinkage: float) -> Tensor:
-    identity = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-    values, vectors = torch.linalg.eigh((1 - shrinkage) * torch.cov(z.T).reshape_as(identity) + shrinkage * identity)
-    return vectors * values.rsqrt()
-
-
 def _affine(z: Tensor, mean: Tensor, matrix: Tensor) -> Tensor:
     z = z.double() - mean
     return z * matrix if matrix.ndim == 1 else z @ matrix
 
 
-def _cut(z: Tensor, mean: Tensor, matrix: Tensor) -> Tensor:
-    return _affine(z, mean, matrix).clamp(-_FAR, _FAR)
+def _turned(z: Tensor, first: Map, rotation: Tensor) -> Tensor:
+    return (first(z) @ rotation).clamp(-_FAR, _FAR)
 
 
 def _ranks(z: Tensor, known: Tensor) -> Tensor:

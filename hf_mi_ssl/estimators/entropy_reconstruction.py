@@ -4,13 +4,13 @@ import math
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
 from ..mi.bounds import uniform_sphere_dv
+from ..mi.critics import cosine
 from .calibration import MAX_SCALE, root
-from .closed_form import paired
+from .pairs import check_pairs
 from .result import MIEstimate
 
 _FITTED_ON = 1024  # pairs that decide the one constant κ
@@ -54,10 +54,7 @@ class EntropyReconstruction:
         if self.scale is None:
             raise UserError("this estimator has nothing fitted yet; call fit first")
         a, b = _directions(z_a, z_b)
-        n, used = (
-            len(a),
-            torch.zeros(len(a), dtype=a.dtype, device=a.device),
-        )  # how much others' means rest on each b_j
+        n, used = len(a), torch.zeros_like(a[:, 0])  # how much others' means rest on each b_j
         own = self.scale * (a * b).sum(1)
         for rows in torch.arange(n).split(max(1, _BLOCK // n)):
             scores = self.scale * b[rows] @ b.T
@@ -84,10 +81,8 @@ class EntropyReconstruction:
 
 
 def _directions(z_a: Tensor, z_b: Tensor) -> tuple[Tensor, Tensor]:
-    a, b = paired(z_a, z_b)
-    if a.shape != b.shape:
-        raise UserError(f"a cosine needs embeddings of one size, not {a.shape[1]} and {b.shape[1]}")
-    return F.normalize(a, dim=1), F.normalize(b, dim=1)
+    check_pairs(z_a, z_b, least=8, one_size=True)
+    return cosine(z_a.detach().double(), z_b.detach().double())
 
 
 ESTIMATORS: dict[str, type] = {"entropy_reconstruction": EntropyReconstruction}

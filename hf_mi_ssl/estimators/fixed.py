@@ -21,18 +21,13 @@ from .streamed import ClippedExponential, Exponential, Kernel, Law, Softplus
 TRACKING_TEMPERATURE = 0.2
 
 
-def _marginal_influence(sums: Exponential) -> Tensor:
-    """(r_i − 1) + (c_i − 1), r and c the row and column means of e^S/Z, (N,): the pairs' influences on log Z."""
-    return (sums.rows - sums.log_z).exp() + sums.columns - 2
-
-
 class CosDV(FixedCritic):
     """L = mean_i S_ii − log mean_{i≠j} e^{S_ij}, S = cos/τ: the Donsker–Varadhan bound at one fixed temperature.
 
-    A lower bound in the population; a sample's is too high by ½ var(Z)/Z², below 1e-3 nats at the tracking
-    temperature. At most 1/τ − log E_t[e^{t/τ}], t the cosine of two random
-    directions: e^{t/τ} is a positive definite kernel, so no other aligned embedding has a smaller marginal term than
-    the uniform one.
+    A lower bound in the population (Donsker and Varadhan 1983; MINE, arXiv 1801.04062). A sample's has an upward bias
+    of ½ var(Z)/Z², below 1e-3 nats at the tracking temperature, and low variance. At most 1/τ − log E_t[e^{t/τ}], t
+    the cosine of two random directions: e^{t/τ} is a positive definite kernel, so no other aligned embedding has a
+    smaller marginal term than the uniform one.
     """
 
     def __init__(self, temperature: float = TRACKING_TEMPERATURE):
@@ -44,8 +39,7 @@ class CosDV(FixedCritic):
         return Exponential, 1 / self.temperature
 
     def influence(self, positives: Tensor, sums: Exponential) -> tuple[float, Tensor]:
-        own = positives / self.temperature
-        return own.mean().item() - sums.log_z, own - own.mean() - _marginal_influence(sums)
+        return sums.dv
 
     def reach(self, n: int, dimension: int) -> float:
         return bounds.uniform_sphere_dv(dimension, self.temperature)
@@ -57,14 +51,14 @@ class CosDV(FixedCritic):
 class RowWiseDV(CosDV):
     """L = mean_i [S_ii − log mean_{j≠i} e^{S_ij}], S = cos/τ: each a_i has its own partition function.
 
-    A lower bound in the population and, by Jensen, never below `CosDV`. A sample's is too high by
-    ½ mean_i var(Z_i)/Z_i², n times that of `CosDV`: for temperatures at which one negative does not rule a row. The
-    uniform sphere is its ceiling too: it maximises the diversity of a positive definite similarity at every order
-    (arXiv 1908.11184), DV is order 2 and this order 1.
+    A lower bound in the population and, by Jensen, never below `CosDV` (arXiv 1905.06922, a critic plus c(a)).
+    Low variance; an upward bias of ½ mean_i var(Z_i)/Z_i², n times that of `CosDV`: for temperatures at which one
+    negative does not rule a row. The uniform sphere is its ceiling too: it maximises the diversity of a positive
+    definite similarity at every order (arXiv 1908.11184), DV is order 2 and this order 1.
     """
 
     def influence(self, positives: Tensor, sums: Exponential) -> tuple[float, Tensor]:
-        own = positives / self.temperature - sums.rows
+        own = sums.positives - sums.rows
         return own.mean().item(), own - own.mean() - (sums.shares - 1)
 
     def describe(self) -> str:
@@ -74,7 +68,7 @@ class RowWiseDV(CosDV):
 class InfoNCE(CosDV):
     """L = mean_i [S_ii − log mean_j e^{S_ij}], S = cos/τ (arXiv 1807.03748): at most log n, the positive included.
 
-    A lower bound, also in the mean over samples of n; low variance, low by more the nearer MI comes to log n. Two
+    A lower bound, also in the mean over samples of n; low variance, a downward bias that grows towards log n. Two
     values compare at one n only.
     """
 
@@ -93,7 +87,8 @@ class CalibratedCosDV(FixedCritic):
     """L = max_β [β mean_i S_ii − log mean_{i≠j} e^{β S_ij}], S = cos, 0 ≤ β ≤ 200: all that the cosine certifies.
 
     A lower bound: β is fitted on pairs other than those it is measured on. Bias and variance are those of `CosDV` at
-    β, and the fit's error counts to second order only. Not below any fixed temperature, up to that error.
+    β, and the fit's error counts to second order only. Not below any fixed temperature, up to that error. Source: the
+    Cramér rate function of the negative cosines, at the mean positive one; as an estimator of MI it is ours.
     """
 
     fits, floor = True, 0.0
@@ -106,8 +101,7 @@ class CalibratedCosDV(FixedCritic):
         return Exponential, _fitted(self.scale)
 
     def influence(self, positives: Tensor, sums: Exponential) -> tuple[float, Tensor]:
-        own = self.scale * positives
-        return own.mean().item() - sums.log_z, own - own.mean() - _marginal_influence(sums)
+        return sums.dv
 
     def reach(self, n: int, dimension: int) -> float:
         return bounds.uniform_sphere_dv(dimension, 1 / MAX_SCALE)
@@ -132,9 +126,9 @@ class NWJ(CalibratedCosDV):
         self.log_z = torch.logsumexp(w.log() + self.scale * t, 0).item()
 
     def influence(self, positives: Tensor, sums: Exponential) -> tuple[float, Tensor]:
-        own, ratio = self.scale * positives, math.exp(min(sums.log_z - self.log_z, 300.0))  # not to infinity
+        own, ratio = sums.positives, math.exp(min(sums.log_z - self.log_z, 300.0))  # not to infinity
         value = own.mean().item() - self.log_z + 1 - ratio
-        return value, own - own.mean() - ratio * _marginal_influence(sums)
+        return value, own - own.mean() - ratio * sums.marginal_influence
 
     def describe(self) -> str:
         return f"{super().describe()} and offset {1 - self.log_z:.4g}"
@@ -204,7 +198,7 @@ class DensityRatio(_Platt):
 class SMILE(_Platt):
     """I ≈ mean_i S_ii − log mean_{i≠j} e^{clip(S_ij, −5, 5)}, S = β cos + c (arXiv 1910.06222)
 
-    No bound: clipping takes the largest ratios out of the marginal term, more of them the larger MI is. It is not
+    No bound: clipping takes the largest ratios out of the marginal term, an upward bias that grows with MI. It is not
     invariant to a shift of S, which is why S is a fitted log-ratio and never a raw cosine/τ. Less variance than DV.
     The interval leaves out the error of the fit.
     """

@@ -20,7 +20,7 @@ class GaussianLogRatio(Network):
     def __init__(self, rho: Tensor):
         super().__init__()
         self.register_buffer("rho", rho)
-        self.register_buffer("scale", torch.ones_like(rho[0]))
+        self.register_buffer("scale", rho.new_ones(()))
 
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         rest = 1 - self.rho.square()
@@ -38,10 +38,10 @@ def gaussian_member(first: Coordinates, train: Split, validation: Split) -> Memb
     directions = canonical(*(to(z) for to, z in zip(first, train)))
     coordinates = after(first, directions)
     a, b = (to(z) for to, z in zip(coordinates, validation))
-    a, b = ((z - z.mean(0)) / z.std(0).clamp_min(1e-6) for z in (a, b))
     k = min(a.shape[1], b.shape[1])
-    rho = (a[:, :k] * b[:, :k]).mean(0).clamp(0, _MOST)
-    return coordinates, GaussianLogRatio(rho)
+    a, b = (z[:, :k] - z[:, :k].mean(0) for z in (a, b))
+    norms = a.square().sum(0).sqrt() * b.square().sum(0).sqrt()
+    return coordinates, GaussianLogRatio(((a * b).sum(0) / norms.clamp_min(1e-12)).clamp(0, _MOST))
 
 
 class GaussianCritic(LearnedCritic):
@@ -49,7 +49,8 @@ class GaussianCritic(LearnedCritic):
 
     A lower bound, unlike the Gaussian closed form, and equal to MI for Gaussians and for their coordinate-wise
     monotone transforms (Gaussian copulas). Nothing is trained by gradient: canonical directions and correlations are
-    fitted, and two weights. Bias and variance are those of `LearnedCritic`.
+    fitted, and two weights. Bias and variance are those of `LearnedCritic`. Source: ours; Gaussians as in Cover and
+    Thomas, Elements of Information Theory, 8.5.
     """
 
     def train(self, train: Split, validation: Split) -> list[Member]:

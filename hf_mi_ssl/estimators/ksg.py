@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .closed_form import paired
+from .pairs import check_pairs
 from .result import MIEstimate
 
 _MOST_DIMENSIONS = 6
@@ -40,7 +40,8 @@ class KSG:
 
         Raises UserError above 6 dimensions, for repeated pairs and for unusable ones.
         """
-        a, b = paired(z_a, z_b)
+        check_pairs(z_a, z_b, least=8)
+        a, b = z_a.detach().double(), z_b.detach().double()
         n, k, most = len(a), self.neighbours, max(a.shape[1], b.shape[1])
         if most > _MOST_DIMENSIONS:
             raise UserError(

@@ -4,7 +4,7 @@ Pairs are used once each: for training, for choosing (when to stop, which scale)
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Self
 
 import torch
@@ -14,7 +14,9 @@ from .. import counter
 from ..errors import UserError
 from ..mi.pairs import off_diagonal
 from .coordinates import Coordinates
+from .pairs import check_pairs
 from .result import MIEstimate
+from .streamed import Exponential
 
 _Z95 = 1.959964
 _BLOCK = 2**17  # scores that are held at once
@@ -40,7 +42,8 @@ class LearnedCritic:
     """L = mean_i S_ii − log mean_{i≠j} e^{S_ij}, S = Σ_k w_k T_k, critics T_k and weights w fitted on other pairs
 
     A lower bound on MI in the population, whatever T_k and w are (Donsker–Varadhan). Low by what the critics did not
-    learn; on n pairs biased up by var(Z)/2Z², Z the mean of e^S, which is small below log n and not beyond.
+    learn; on n pairs an upward bias of var(Z)/2Z², Z the mean of e^S, which is small below log n and not beyond, as is
+    the variance. Sources: Donsker and Varadhan 1983, MINE (arXiv 1801.04062); the weights are ours.
     Subclasses say what T_k are.
     """
 
@@ -82,8 +85,8 @@ class LearnedCritic:
             raise UserError("this estimator has nothing fitted yet; call fit first")
         check_pairs(z_a, z_b, least=2)
         with torch.no_grad(), torch.autocast(z_a.device.type, enabled=False):
-            blocks = score_blocks(self.members, (z_a.detach(), z_b.detach()))
-            value, influence, effective = dv_of_blocks(torch.tensordot(self.weights, block, 1) for block in blocks)
+            sums, squares = exponential_sums(self.members, self.weights, (z_a.detach(), z_b.detach()), (1.0, 2.0))
+        (value, influence), effective = sums.dv, math.exp(2 * sums.log_z - squares.log_z) * len(z_a) * (len(z_a) - 1)
         n, most = len(z_a), math.log(len(z_a))  # no sample of n certifies more with confidence (arXiv 1811.04251)
         error = influence.std().item() / math.sqrt(n)
         warnings = {
@@ -106,15 +109,6 @@ class LearnedCritic:
         )
 
 
-def check_pairs(z_a: Tensor, z_b: Tensor, least: int) -> None:
-    """Raises UserError unless the tensors are (N, D) and (N, E), N ≥ least, and finite."""
-    if z_a.ndim != 2 or z_b.ndim != 2 or len(z_a) != len(z_b) or len(z_a) < least:
-        shapes = f"{[*z_a.shape]} and {[*z_b.shape]}"
-        raise UserError(f"pairs need two tensors (N, D) and (N, E), N ≥ {least}; got {shapes}")
-    if not (z_a.isfinite().all() and z_b.isfinite().all()):
-        raise UserError("embeddings hold NaN or infinity, so mutual information is undefined; check the checkpoint")
-
-
 def score_blocks(members: list[Member], pairs: Split) -> Iterator[Tensor]:
     """T_k(a_i, b_j) in blocks of rows: (K, rows, n), float64."""
     encoded = []
@@ -133,27 +127,15 @@ def all_scores(members: list[Member], pairs: Split) -> Tensor:
     return torch.cat([*score_blocks(members, pairs)], 1)
 
 
-def dv_of_blocks(blocks: Iterable[Tensor]) -> tuple[float, Tensor, float]:
-    """DV of (n, n) scores that come in blocks of rows, which are overwritten; with the influence of each pair, (n,).
-
-    ψ_i = (S_ii − m) − (r_i + c_i − 2), r and c the row and column means of e^S/Z. Third is the number of re-pairings
-    that carry Z: (Σ e^S)²/Σ e^{2S}.
-    """
-    positives, rows, squares, columns = [], [], [], []
+def exponential_sums(members: list[Member], weights: Tensor, pairs: Split, scales: tuple[float, ...]) -> list:
+    """The sums of e^{β S}, S = Σ_k w_k T_k, for each scale β, over all re-pairings of the pairs, block by block."""
+    found = [Exponential(weights.new_empty(len(pairs[0])), scale) for scale in scales]
     start = 0
-    for block in blocks:
-        positives.append(block.diagonal(start).clone())
-        block.diagonal(start).fill_(-torch.inf)
-        start += len(block)
-        rows.append(torch.logsumexp(block, 1))
-        squares.append(torch.logsumexp(2 * block, (0, 1)))
-        columns = [torch.logsumexp(torch.stack([*columns, torch.logsumexp(block, 0)]), 0)]
-    positive, row, column = torch.cat(positives), torch.cat(rows), columns[0]
-    n, log_sum = len(positive), torch.logsumexp(row, 0)
-    log_z = log_sum - math.log(n * (n - 1))
-    ratios = ((row - log_z).exp() + (column - log_z).exp()) / (n - 1)
-    effective = (2 * log_sum - torch.logsumexp(torch.stack(squares), 0)).exp()
-    return (positive.mean() - log_z).item(), positive - positive.mean() - (ratios - 2), effective.item()
+    for block in score_blocks(members, pairs):
+        rows = slice(start, start := start + block.shape[1])
+        for sums in found:
+            sums.add(rows, torch.tensordot(weights, block, 1))
+    return found
 
 
 def best_weights(scores: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""The cosines of all re-pairings of a sample, summed block by block: memory linear in N, whatever is measured.
+"""The scores of all re-pairings of a sample, summed block by block: memory linear in N, whatever is measured.
 
 A kernel is a tuple (class, constants …) of a class from below. `Cosines.sums` makes the sums of all the kernels given
-to it in one pass over the blocks; equal kernels are computed once.
+to it in one pass over the blocks; equal kernels are computed once. The classes take blocks of any scores.
 """
 
 import math
@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import UserError
 from ..mi.critics import cosine
+from .pairs import check_pairs
 
-Kernel = tuple | None  # (class, constants …), called as class(cosines, *constants); None for no sums
+Kernel = tuple | None  # (class, constants …), called as class(like, *constants), `like` (N,) float64; None for no sums
 Law = tuple[Tensor, Tensor]  # of the negatives: values (K,), weights (K,) that sum to 1, float64, on the CPU
 
 _BLOCK = 2**19  # cosines in a block: 2 MB in float32, which a core's cache holds
@@ -28,10 +28,7 @@ class Cosines:
     """
 
     def __init__(self, z_a: Tensor, z_b: Tensor):
-        if z_a.ndim != 2 or z_a.shape != z_b.shape or len(z_a) < 2:
-            raise UserError(f"pairs need two (N, D) tensors of one shape, N ≥ 2; got {[*z_a.shape]}, {[*z_b.shape]}")
-        if not (z_a.isfinite().all() and z_b.isfinite().all()):
-            raise UserError("embeddings hold NaN or infinity, so their MI is undefined; check the checkpoint")
+        check_pairs(z_a, z_b, least=2, one_size=True)
         wide = (z.detach() if z.dtype == torch.float64 else z.detach().float() for z in (z_a, z_b))
         self.a, self.b = cosine(*wide)
         self.positives = (self.a * self.b).sum(1).double()
@@ -54,7 +51,7 @@ class Cosines:
 
     def sums(self, kernels: Iterable[Kernel]) -> dict:
         """{kernel: its sums over all the re-pairings}"""
-        found = {kernel: kernel[0](self, *kernel[1:]) for kernel in dict.fromkeys(kernels) if kernel}
+        found = {kernel: kernel[0](self.positives, *kernel[1:]) for kernel in dict.fromkeys(kernels) if kernel}
         with torch.autocast(self.a.device.type, enabled=False):
             for rows, cosines in self.blocks() if found else ():
                 for sums in found.values():
@@ -70,9 +67,9 @@ class Cosines:
 class Histogram:
     """Counts of the cosines with i ≠ j in equal bins of [−1, 1]; the mean of its values stands for each bin."""
 
-    def __init__(self, cosines: Cosines, bins: int = 8192):
+    def __init__(self, like: Tensor, bins: int = 8192):
         self.bins = bins
-        self.count, self.total = cosines.positives.new_zeros(2, bins + 1)  # the last bin takes the diagonal
+        self.count, self.total = like.new_zeros(2, bins + 1)  # the last bin takes the diagonal
 
     def add(self, rows: slice, cosines: Tensor) -> None:
         index = ((cosines + 1) * (self.bins / 2)).int().clamp_(0, self.bins - 1)
@@ -89,16 +86,18 @@ class Histogram:
 
 
 class Exponential:
-    """The sums of e^{S_ij}, S = β cos, stable at any β: `rows` (N,) is log mean_{j≠i} e^{S_ij}."""
+    """The sums of e^{S_ij}, S = β × the scores, stable at any β: `positives` (N,) are the S_ii, `rows` (N,) is
+    log mean_{j≠i} e^{S_ij}."""
 
-    def __init__(self, cosines: Cosines, scale: float):
-        self.scale, self.positives = scale, scale * cosines.positives
-        self.rows = torch.empty_like(self.positives)
-        self._columns = cosines.positives.new_zeros(len(cosines), 3)
+    def __init__(self, like: Tensor, scale: float = 1.0):
+        self.scale = scale
+        self.positives, self.rows = like.new_empty(2, len(like))
+        self._columns = like.new_zeros(len(like), 3)
         self._top = -math.inf  # of the rows so far: the first column sum is in units of e^top
 
-    def add(self, rows: slice, cosines: Tensor) -> None:
-        scores = self.scale * cosines
+    def add(self, rows: slice, scores: Tensor) -> None:
+        scores = self.scale * scores
+        self.positives[rows] = scores.diagonal(rows.start).double()
         scores.diagonal(rows.start).fill_(-math.inf)
         top = scores.amax(1, keepdim=True)
         e = scores.sub_(top).exp_()
@@ -117,9 +116,16 @@ class Exponential:
         return torch.logsumexp(self.rows, 0).item() - math.log(len(self.rows))
 
     @property
-    def columns(self) -> Tensor:
-        """mean_{i≠j} e^{S_ij}/Z of each column, (N,)."""
-        return self._columns[:, 0] / self._columns[:, 0].mean()
+    def marginal_influence(self) -> Tensor:
+        """(r_i − 1) + (c_i − 1), r and c the row and column means of e^S/Z, (N,): the pairs' influences on log Z."""
+        columns = self._columns[:, 0]
+        return (self.rows - self.log_z).exp() + columns / columns.mean() - 2
+
+    @property
+    def dv(self) -> tuple[float, Tensor]:
+        """mean_i S_ii − log Z, and the influence of each pair on it, (N,)."""
+        mean = self.positives.mean()
+        return mean.item() - self.log_z, self.positives - mean - self.marginal_influence
 
     @property
     def shares(self) -> Tensor:
@@ -140,9 +146,9 @@ class Exponential:
 class Softplus:
     """mean_{j≠i} softplus(β cos + c) of each row and, over i, of each column: `rows`, `columns` (N,)."""
 
-    def __init__(self, cosines: Cosines, scale: float, offset: float):
+    def __init__(self, like: Tensor, scale: float, offset: float):
         self.constants = scale, offset
-        self.rows, self.columns = cosines.positives.new_zeros(2, len(cosines))
+        self.rows, self.columns = like.new_zeros(2, len(like))
 
     def of(self, cosines: Tensor) -> Tensor:
         scale, offset = self.constants[:2]
@@ -159,8 +165,8 @@ class Softplus:
 class ClippedExponential(Softplus):
     """mean_{j≠i} e^{clip(β cos + c, −clip, clip)} of each row and of each column."""
 
-    def __init__(self, cosines: Cosines, scale: float, offset: float, clip: float):
-        super().__init__(cosines, scale, offset)
+    def __init__(self, like: Tensor, scale: float, offset: float, clip: float):
+        super().__init__(like, scale, offset)
         self.clip = clip
 
     def of(self, cosines: Tensor) -> Tensor:

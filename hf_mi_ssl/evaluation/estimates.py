@@ -11,7 +11,7 @@ from typing import Any
 from .figures import COLOURS, _figure
 
 Rows = list[dict[str, Any]]
-_COLUMNS = 4  # panels side by side
+_COLUMNS = 6  # panels side by side
 _LEGEND = "blue: lower bounds, orange: not; dots: estimates, bars: 95 % intervals"
 
 
@@ -42,6 +42,26 @@ def task_table(rows: Rows) -> str:
     )
 
 
+def task_page(template: str, evidence: dict[str, Any], fast: list[str]) -> str:
+    """The published page: a Jinja template with tables of the evidence (title, estimates), `fast` estimators apart."""
+    import jinja2
+
+    rows = evidence["estimates"]
+    groups = [[row for row in rows if (row["estimator"] in fast) == quick] for quick in (True, False)]
+
+    def tightest(task: str) -> dict[str, Any]:
+        bounds = [row for row in rows if row["task"] == task and row.get("kind") == "lower_bound"]
+        return min(bounds, key=lambda row: abs(row["error"]))
+
+    def probe(task: str) -> dict[str, Any]:
+        return next(row for row in rows if (row["task"], row["estimator"]) == (task, "probe"))
+
+    facts = {"title": evidence["title"], "fast": task_table(groups[0]), "slow": task_table(groups[1])}
+    minutes = sum(row.get("seconds", 0) for row in groups[0]) / 60
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    return environment.from_string(template).render(facts, minutes=minutes, tightest=tightest, probe=probe)
+
+
 def model_table(rows: Rows) -> str:
     """A line for each space and estimator, with interval, ceiling, n and what there is to say of it."""
     lines = [["space", "estimator", "kind", "nats (95 % interval)", "ceiling", "n", "remarks"], ["---"] * 7]
@@ -65,6 +85,8 @@ def task_figure(rows: Rows, path: str | PathLike, title: str = "") -> None:
     lines = max(1, -(-len(panels) // columns))
     figure = _figure(width=2.6 * columns + 1.6, height=(0.7 + 0.17 * len(tasks)) * lines + 0.9)
     axes = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    least = min([0.0, *(row["value"] for found in panels.values() for row in found)])
+    most = 1.2 * max(1.0, *(row["truth"] for found in panels.values() for row in found))
     for axis, (name, found) in zip(axes.flat, panels.items()):
         colour = _colour(found[0])
         for row in found:
@@ -73,13 +95,18 @@ def task_figure(rows: Rows, path: str | PathLike, title: str = "") -> None:
             axis.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=3, alpha=0.4)
             axis.plot(row["truth"], y, "|", color="black", markersize=8, markeredgewidth=1.6)
             axis.plot(row["value"], y, "o", color=colour, markersize=4)
+            if row["value"] > most:  # one that is far off would press all others together
+                axis.text(most, y, f"{row['value']:.0f} →", ha="right", va="bottom", fontsize=8, color=colour)
         error = mean(abs(row["error"]) for row in found)
         axis.set_title(f"{name}\nmean |error| {error:.2f}, {len(found)} of {len(tasks)} tasks", fontsize=9)
         axis.set_yticks(range(len(tasks)), tasks, fontsize=8)
         axis.grid(alpha=0.3)
     axes[0, 0].invert_yaxis()
+    axes[0, 0].set_xlim(least - 0.05 * most, most)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
+    for axis in axes.flat[max(0, len(panels) - columns) : len(panels)]:  # the lowest of each column
+        axis.tick_params(labelbottom=True)
     figure.supxlabel("nats", fontsize=10)
     figure.suptitle(f"{title}\n{_LEGEND}; black ticks: truth", fontsize=10)
     figure.savefig(path)
