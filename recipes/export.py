@@ -65,6 +65,7 @@ def save_onnx(program: torch.export.ExportedProgram, path: Path) -> Callable[[Te
 
 
 def save_program(program: torch.export.ExportedProgram, path: Path) -> Callable[[Tensor], Tensor]:
+    program.example_inputs = None  # they would be pickled
     torch.export.save(program, path)
     return torch.export.load(path).module()
 

@@ -58,6 +58,8 @@ def parse():
     own, left = parser.parse()
     if not min(*own.learning_rate, *own.num_train_epochs, own.per_device_train_batch_size) > 0:
         raise UserError("--learning_rate, --num_train_epochs and --per_device_train_batch_size must be above 0")
+    if own.weight_decay < 0:
+        raise UserError(f"--weight_decay must not be negative, got {own.weight_decay:g}")
     return own, left
 
 

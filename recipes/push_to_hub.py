@@ -7,12 +7,12 @@ where to push needs no `--hub_model_id`. The token is that of `hf auth login`, o
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.hub import check_hub, publish, render_card
+from hf_mi_ssl.hub.evidence import read_object
 
 CARD = Path(__file__).resolve().parent.parent / "model_cards" / "pretraining_card.md"
 
@@ -25,7 +25,7 @@ def main() -> int:
     args = parser.parse_args()
     if not (args.run_dir / "results.json").is_file():
         raise UserError(f"{args.run_dir} holds no finished run: results.json is missing")
-    arguments = json.loads((args.run_dir / "training_args.json").read_text())
+    arguments = read_object(args.run_dir / "training_args.json")
     told = arguments.get("hub_model_id")
     repo_id = args.hub_model_id or told
     check_hub(repo_id)

@@ -493,3 +493,14 @@ def test_a_broken_file_is_one_line(tmp_path):
     with pytest.raises(UserError, match="is not JSON") as error:
         render_card(tmp_path, TEMPLATE)
     assert "\n" not in str(error.value)
+
+
+def test_evidence_of_another_encoder_is_refused(tmp_path):
+    run_dir = write_run(tmp_path / "run", RESULTS)
+    file = tmp_path / "finetune.json"
+    file.write_text(json.dumps({"encoder": "somebody/else", "evaluations": [evaluation("finetune_top1", 0.99)]}))
+    with pytest.raises(UserError, match="evidence of 'somebody/else'"):
+        add_evidence(run_dir, file)
+    file.write_text(json.dumps({"encoder": "run", "evaluations": [evaluation("finetune_top1", 0.99)]}))
+    add_evidence(run_dir, file)
+    assert (run_dir / "finetune.json").exists()

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -221,3 +222,18 @@ def test_probes_run_where_the_representations_are():
         here, there = probe(train, y, test, asked, 4, 0), probe(train.cuda(), y, test, asked, 4, 0)
         assert there.chosen == here.chosen
         assert abs(there.correct - here.correct) <= 2
+
+
+def test_a_processor_that_cannot_be_read_is_no_missing_one(exported, tmp_path):
+    directory = shutil.copytree(exported, tmp_path / "encoder")
+    (directory / "preprocessor_config.json").write_text("{broken")
+    with pytest.raises(UserError, match="cannot read the image processor"):
+        input_of(str(directory))
+    (directory / "preprocessor_config.json").unlink()
+    assert input_of(str(directory)) == {}
+
+
+def test_what_is_trained_on_is_not_held_out(exported, folder, tmp_path, capsys):
+    data = ["--model", exported, "--data_dir", folder, *LOADS, "--output_dir", tmp_path]
+    assert recipe("knn", *data, "--eval_split", "train") == 2
+    assert "'train'" in capsys.readouterr().err

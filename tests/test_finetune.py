@@ -240,7 +240,7 @@ def test_a_run_is_fine_tuned_chosen_within_train_and_put_on_its_card(finished, f
         assert classify(image)[0]["label"] == colour
     assert AutoModelForImageClassification.from_pretrained(output).config.id2label == {0: "green", 1: "red"}
     assert (finished / "model.safetensors").read_bytes() == weights
-    assert "fine-tuning, 50pct" in (finished / "README.md").read_text()
+    assert "fine-tuning, 50 % of the labels" in (finished / "README.md").read_text()
 
 
 def test_a_frozen_encoder_is_told_apart_in_the_rows_of_any_encoder(exported, folder, tmp_path):

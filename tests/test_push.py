@@ -21,6 +21,7 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import HfApi
+from safetensors import SafetensorError
 from transformers import AutoModel
 
 from hf_mi_ssl.encoders import load_encoder
@@ -488,3 +489,48 @@ def test_the_server_speaks_what_the_client_library_asks(place, run_dir, tmp_path
     assert (folder / "figures" / "training.png").read_bytes() == b"picture"
     figures = place.api.list_repo_tree(place.repo_id, "figures")
     assert [file.path for file in figures] == ["figures/training.png"]
+
+
+def test_what_is_withdrawn_here_is_withdrawn_there(run_dir, place):
+    push(run_dir, place.repo_id)
+    place.api.upload_file(path_or_fileobj=b"kept", path_in_repo="notes.txt", repo_id=place.repo_id)
+    (run_dir / "figures" / "training.png").unlink()
+    push(run_dir, place.repo_id)
+    assert place.files() == PUSHED - {"figures/training.png"} | {"notes.txt"}
+
+
+def test_paths_stay_here_however_they_are_written(run_dir, place):
+    places = {"init_from": "../secret/encoder", "set": {"a": "~/secret/x"}, "views": ["/secret/x"]}
+    arguments = json.loads((run_dir / "training_args.json").read_text()) | places
+    (run_dir / "training_args.json").write_text(json.dumps(arguments))
+    (run_dir / "linear_probe.json").write_text(json.dumps({"dataset": "/home/me/secret/scans", "evaluations": []}))
+    push(run_dir, place.repo_id)
+    for name in ("training_args.json", "linear_probe.json"):
+        assert "secret" not in place.read(name).decode()
+
+
+def _arguments(directory, place) -> SimpleNamespace:
+    return SimpleNamespace(
+        push_to_hub=True, hub_model_id=place.repo_id, hub_private_repo=False, hub_revision_epochs=1,
+        output_dir=str(directory), image_size=16,
+    )  # fmt: skip
+
+
+def test_what_safetensors_says_of_a_full_disk_costs_a_revision_only(tmp_path, place, monkeypatch, caplog):
+    def full(*args, **kwargs):  # what safetensors raises then is no OSError
+        raise SafetensorError("No space left on device (os error 28)")
+
+    encoder = small_model("jmi").encoder
+    monkeypatch.setattr(encoder, "save_pretrained", full)
+    Publisher(_arguments(tmp_path, place), True).revise("epoch-001", encoder, RECIPE)
+    assert "epoch-001 is not published" in caplog.text
+
+
+def test_an_interrupted_push_says_how_to_go_on(tmp_path, place, monkeypatch, caplog):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(Publisher.finish.__globals__, "publish", interrupted)
+    Publisher(_arguments(tmp_path, place), True).finish()
+    assert "not pushed: interrupted" in caplog.text
+    assert f"push_to_hub.py {tmp_path} --hub_model_id {place.repo_id}" in caplog.text

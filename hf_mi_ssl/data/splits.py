@@ -83,6 +83,10 @@ def open_train_and_held_out(
     Raises:
         UserError: as `load_corpus` and `ImageStore.build` do.
     """
+    if eval_split == train_split:
+        raise UserError(
+            f"{train_split!r} cannot be both: what is held out must not be trained on; give an --eval_split"
+        )
     train = load_corpus(dataset_name, split=train_split, **source)
     if eval_split is None:
         others = (split for split in _EVALUATION_SPLITS if split in train.available_splits and split != train_split)

@@ -22,7 +22,7 @@ def refuse_damaged(name: str) -> None:
         config = None if Path(name).is_dir() else try_to_load_from_cache(name, "config.json")
     except HFValidationError:
         return
-    for weights in Path(config).parent.glob("*.safetensors") if isinstance(config, str) else ():
+    for weights in Path(config).parent.rglob("*.safetensors") if isinstance(config, str) else ():
         blob = weights.resolve()
         if not blob.is_file() or not re.fullmatch("[0-9a-f]{64}", blob.name):
             continue

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoImageProcessor, PreTrainedModel
+from transformers.utils import cached_file
 
 from ..data import Part, open_train_and_held_out
 from ..errors import UserError
@@ -24,11 +25,20 @@ class Represented(NamedTuple):
 
 
 def input_of(name: str) -> dict[str, Any]:
-    """`size` in pixels, `mean` and `std` of what the image processor of a directory or Hub id makes, if it says so."""
+    """`size` in pixels, `mean` and `std` of what an encoder's image processor makes; empty where there is none.
+
+    Raises:
+        UserError: for one that cannot be read, or that does not scale to [0, 1].
+    """
     try:
         processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError):  # there is none
-        return {}
+    except (OSError, ValueError) as error:
+        if _lacks_processor(name):
+            return {}
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"cannot read the image processor of {name!r}: {reason}", exit_code=1) from error
+    if getattr(processor, "do_rescale", True) is False:
+        raise UserError(f"the image processor of {name!r} does not scale pixels to [0, 1], which is what is fed here")
     of_timm = getattr(processor, "data_config", None)
     if of_timm:
         found = {"size": of_timm["input_size"][-1], "mean": of_timm["mean"], "std": of_timm["std"]}
@@ -36,7 +46,16 @@ def input_of(name: str) -> dict[str, Any]:
         box = dict((processor.crop_size if getattr(processor, "do_center_crop", False) else None) or processor.size)
         size = box.get("height") or box.get("shortest_edge")
         found = {"size": size, "mean": processor.image_mean, "std": processor.image_std}
+        if getattr(processor, "do_normalize", True) is False:
+            found |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
     return {key: tuple(value) if key != "size" else value for key, value in found.items() if value}
+
+
+def _lacks_processor(name: str) -> bool:
+    try:
+        return cached_file(name, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False) is None
+    except OSError:  # a Hub that does not answer
+        return False
 
 
 def represent_splits(

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForPreTraining, PreTrainedModel
 
 from ..counter import permutation
 from ..data import Part, open_train_and_held_out
-from ..encoders import load_encoder
+from ..encoders import load_encoder, refuse_damaged
 from ..errors import UserError
 from ..modeling_base import MISSLForPreTraining
 from ..views import RandomViews, ViewRecipe, view_recipes
@@ -20,14 +20,16 @@ _NO_EPOCH = -1  # the views of an evaluation are drawn for an epoch that trainin
 
 def load_saved(name: str) -> PreTrainedModel:
     """The whole model of a saved run, a directory or Hub id; of another encoder, itself."""
-    encoder = load_encoder(name)
+    encoder = load_encoder(name)  # refuses damaged files of pretraining/ as well, once they are here
     for place in ({"subfolder": "pretraining"}, {}):
         try:
             kind = AutoConfig.from_pretrained(name, trust_remote_code=False, **place).model_type
         except (OSError, ValueError):  # there is none
             continue
         if kind in ("sdmi", "jmi"):
-            return AutoModelForPreTraining.from_pretrained(name, use_safetensors=True, **place)
+            whole = AutoModelForPreTraining.from_pretrained(name, use_safetensors=True, **place)
+            refuse_damaged(name)
+            return whole
     return encoder
 
 

@@ -117,7 +117,8 @@ def _terms(columns: dict, formulas: object):
     if isinstance(columns.get("critic"), str):
         yield "critic", escaped(columns["critic"]), "", escaped(formulas.get(columns["critic"]), limit=300)
     for role in ("joint", "marginal"):
-        for name, weight in (columns.get(role) or {}).items():
+        terms = columns.get(role)
+        for name, weight in terms.items() if isinstance(terms, dict) else ():
             yield role, escaped(name), number(weight), escaped(formulas.get(name), limit=300)
 
 

@@ -65,14 +65,18 @@ def add_evidence(run_dir: str | Path, file: str | Path) -> None:
     unless it is the same measurement.
 
     Raises:
-        UserError: for a file of another name, one without evaluations, or one that cannot be read or written.
+        UserError: for a file of another name or another encoder, one without evaluations, or one that cannot be read
+            or written.
     """
     file, mine = Path(file), Path(run_dir) / Path(file).name
     if file.name not in EVIDENCE[1:] or not (new := read_evaluations(file)):
         raise UserError(f"{file} holds no evaluations; give one of {', '.join(EVIDENCE[1:])}", exit_code=1)
     if file.resolve() == mine.resolve():
         return
-    same = ("name", "dataset", "split", "seed", "encoder", "branch")
+    own = {Path(run_dir).resolve().name, read_object(Path(run_dir) / "training_args.json").get("hub_model_id")}
+    if (whose := read_object(file).get("encoder")) not in {None, *own}:
+        raise UserError(f"{file} is evidence of {whose!r}, not of the run in {run_dir}")
+    same = ("name", "dataset", "split", "protocol", "seed", "encoder", "branch")
     rows = {json.dumps([row.get(key) for key in same]): row for row in [*read_evaluations(mine), *new]}
     replace_text(mine, json.dumps({"evaluations": list(rows.values())}, indent=2, ensure_ascii=False) + "\n")
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import BitImageProcessor, PreTrainedModel
 
@@ -56,6 +57,8 @@ def export_encoder(
         try:
             encoder.config = _export_config(original, image_size, list(mean), list(std))  # saving writes into it
             encoder.save_pretrained(temporary, state_dict=_export_weights(encoder))
+        except SafetensorError as error:  # a full disk, under a name of its own
+            raise OSError(f"cannot write the weights into {directory}: {error}") from error
         finally:
             encoder.config = original
         if isinstance(original, MIResNetConfig):
@@ -95,4 +98,7 @@ def _export_config(original, image_size: int, mean: list[float], std: list[float
 
 def export_pretraining(model: PreTrainedModel, directory: str | Path) -> None:
     """Write the whole model, heads and target included: `AutoModelForPreTraining`, `subfolder="pretraining"`."""
-    model.save_pretrained(Path(directory) / "pretraining")
+    try:
+        model.save_pretrained(Path(directory) / "pretraining")
+    except SafetensorError as error:
+        raise OSError(f"cannot write the weights into {directory}: {error}") from error

@@ -18,7 +18,9 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..errors import UserError
 from .card import _PLACES
+from .evidence import EVIDENCE, read_object
 from .export import export_encoder
+from .text import public
 
 # What is pushed of a run's directory: never its checkpoints, nor what somebody else may have laid beside them.
 FILES = ("README.md", "config.json", "model*.safetensors", "model.safetensors.index.json", "preprocessor_config.json",
@@ -80,10 +82,11 @@ def push(
     if not {"config.json", "preprocessor_config.json"} <= set(files):
         raise UserError(f"{directory} holds no encoder to push: give the --output_dir of a finished run")
     texts = {} if card is None else {"README.md": card}
-    texts |= {name: _without_places(files[name]) for name in ("training_args.json", "results.json") if name in files}
+    texts |= {name: _without_places(files[name]) for name in ("training_args.json", *EVIDENCE) if name in files}
     if deadline is None:
         deadline = 600 + sum(file.stat().st_size for file in files.values()) / 1e6
     job = {"repo_id": repo_id, "private": private, "revision": revision, "deadline": deadline, "texts": texts}
+    job["own"] = FILES
     job["files"] = {path: str(file.absolute()) for path, file in files.items() if path not in texts}
     # Its warnings could name signed addresses; its bars would cut through those of training.
     bars = sys.stderr.isatty() and threading.current_thread() is threading.main_thread()
@@ -107,13 +110,15 @@ def push(
 
 def _without_places(file: Path) -> str:
     """A JSON object of the run without where things lay on its machine: paths are their last name, or left out."""
-    try:
-        facts = json.loads(file.read_text())
-    except ValueError as error:
-        raise UserError(f"{file} is not JSON: {error}", exit_code=1) from error
-    paths = {key: Path(value).name for key, value in facts.items() if str(value).startswith(("/", "~"))}
-    public = {key: value for key, value in (facts | paths).items() if key not in _PLACES}
-    return json.dumps(public, indent=2, ensure_ascii=False) + "\n"
+
+    def told(value):
+        if isinstance(value, dict):
+            return {key: told(inner) for key, inner in value.items() if key not in _PLACES}
+        if isinstance(value, list):
+            return [told(inner) for inner in value]
+        return Path(value).name if public(value) is None and value is not None else value
+
+    return json.dumps(told(read_object(file)), indent=2, ensure_ascii=False) + "\n"
 
 
 def publish(run_dir: str | Path, repo_id: str, *, private: bool = False, card: str | None = None) -> list[str]:
@@ -180,8 +185,9 @@ class Publisher:
         run_dir, repo_id, private = self.args.output_dir, self.args.hub_model_id, self.args.hub_private_repo
         try:
             return what(run_dir, repo_id, private=private)
-        except (UserError, OSError) as error:
+        except (UserError, OSError, KeyboardInterrupt) as error:
+            reason = "interrupted" if isinstance(error, KeyboardInterrupt) else error
             command = f"python recipes/push_to_hub.py {shlex.quote(str(run_dir))} --hub_model_id {repo_id}"
             command += " --hub_private_repo" * private
-            logger.warning("not pushed: %s. The run is not affected; this finishes the push: %s", error, command)
+            logger.warning("not pushed: %s. The run is not affected; this finishes the push: %s", reason, command)
             return []

@@ -8,6 +8,7 @@ import hashlib
 import json
 import signal
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
@@ -34,7 +35,8 @@ def upload(job: dict) -> str:
     """Bring a repository to hold these files, in one commit, and compare; returns what was done.
 
     `job` has `repo_id`, `private`, `revision` (None is main; another holds these files and no others), `files`, from
-    path in the repository to path here, and `texts`, to content.
+    path in the repository to path here, and `texts`, to content; `own`, patterns of what a push would hold: of these
+    nothing stays that is no longer here.
     """
     api, repo_id, revision = HfApi(), job["repo_id"], job["revision"]
     contents = {path: Path(file) for path, file in job["files"].items()}
@@ -46,8 +48,8 @@ def upload(job: dict) -> str:
         api.create_branch(repo_id, branch=revision, exist_ok=True)
     changed, others = compare(api, repo_id, revision, contents)
     operations = [CommitOperationAdd(path, contents[path]) for path in changed]
-    if revision:
-        operations += [CommitOperationDelete(path) for path in others if path != ".gitattributes"]
+    gone = [path for path in others if revision or any(fnmatch(path, pattern) for pattern in job["own"])]
+    operations += [CommitOperationDelete(path) for path in gone if path != ".gitattributes"]
     where = f"{api.endpoint}/{repo_id}" + (f"/tree/{revision}" if revision else "")
     if not operations:
         return f"{where} has all {len(contents)} files already"

@@ -46,6 +46,7 @@ class DownstreamParser(argparse.ArgumentParser):
     def parse(self, argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
         """The own flags, and the others. Raises UserError for a flag that would do nothing here."""
         own, left = self.parse_known_args(argv)
+        own.model = str(Path(own.model).expanduser()) if own.model.startswith("~") else own.model
         training = {f"--{field.name}" for field in fields(PretrainingArguments)} - {*self.flags}
         for flag in (word.split("=")[0] for word in left if word.startswith("--")):
             if flag in training:

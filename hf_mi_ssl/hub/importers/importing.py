@@ -87,7 +87,8 @@ def import_checkpoint(
     else:
         side = side or 224
         model, classifier = _timm(own, encoder, side, {"num_heads": 12} if source == "moco_v3_vit" else {})
-    statistics = _SOLO_LEARN.get(str((given.get("data") or given).get("dataset")), _IMAGENET)
+    data = given["data"] if isinstance(given.get("data"), dict) else given
+    statistics = _SOLO_LEARN.get(str(data.get("dataset")), _IMAGENET)
     return Imported(
         encoder=model,
         source=source,
@@ -101,7 +102,8 @@ def import_checkpoint(
 
 def _crop_size(given: dict) -> int | None:
     views = given.get("augmentations")
-    return views[0].get("crop_size") if isinstance(views, list) and views and isinstance(views[0], dict) else None
+    size = views[0].get("crop_size") if isinstance(views, list) and views and isinstance(views[0], dict) else None
+    return size if isinstance(size, int) and size > 0 else None
 
 
 def _timm(weights: dict[str, Tensor], name: str, size: int, extra: dict) -> tuple[PreTrainedModel, list[str]]:

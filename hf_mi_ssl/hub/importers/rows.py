@@ -85,22 +85,23 @@ def implied_row(source: str, method: str | None, heads: dict, arguments: dict) -
         UserError: for coefficients that are no columns of the row.
     """
     if source == "solo_learn":
-        if arguments.get("method") not in SOLO_LEARN:
+        if str(arguments.get("method")) not in SOLO_LEARN:
             return None
         method, translate = SOLO_LEARN[arguments["method"]]
         # Before it had a configuration of sections, hyper-parameters lay beside the method.
-        given = {**arguments, **(arguments.get("method_kwargs") or {})}
+        kwargs = arguments.get("method_kwargs")
+        given = arguments | (kwargs if isinstance(kwargs, dict) else {})
     elif method is not None:
         translate, given = PUBLISHED[source], {}
     else:
         return None
     row = get_method(method)
     config = {"jmi": JMIConfig, "sdmi": SDMIConfig}[row.paradigm]
-    columns = heads | translate(given)
-    columns = {name: value for name, value in columns.items() if name in config.columns()}
     try:
+        columns = heads | translate(given)
+        columns = {name: value for name, value in columns.items() if name in config.columns()}
         config.from_method(method, **columns)
-    except TypeError as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"args.json: the coefficients of {method} are no numbers: {error}") from error
     usual = config.from_method(method)
     return {
