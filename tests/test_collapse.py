@@ -13,7 +13,7 @@ from hf_mi_ssl.evaluation.collapse import NOTES, STOPPING, VERDICTS
 from hf_mi_ssl.training import read_records
 from tests.conftest import small_config
 from tests.test_recipes import FAST, Stopped, assert_same_run, data, run, stop_after
-from tests.tiny_runs import alarms_of, tiny_run
+from tests.tiny_runs import BATCH, alarms_of, tiny_run
 
 HEALTHY = {"std": 0.95, "mean_cosine": 0.02, "effective_rank": 9.0, "directions": 9.0, "largest_norm": 2.0,
            "calibrated": 2.0, "value": 2.0}  # fmt: skip
@@ -217,7 +217,10 @@ def test_runs_that_go_wrong_raise_the_right_alarm(kind, method, columns, seed):
     assert kind in said
     if kind == "dimensional_collapse":
         assert "complete_collapse" not in said
-    grew = [verdict["grew"] for verdict in growth_verdicts(records, {}, collapsed=True).values()]
+    alarm = Alarm(config, records[-1]["step"], BATCH)
+    for record in records:
+        alarm(record)
+    grew = [verdict["grew"] for verdict in growth_verdicts(records, {}, alarm.collapsed).values()]
     assert grew == [False, False]
 
 

@@ -15,7 +15,7 @@ from hf_mi_ssl.evaluation import growth_verdicts, paired_errors
 def curve(values, error=0.01, name="mi/cos_dv"):
     """The records of a run whose estimate takes these values."""
     key, records = f"eval/{name}", []
-    for step, value in enumerate(values):
+    for step, value in enumerate(values, start=1):
         band = 1.959964 * error
         records += [{"step": step, "loss": -1.0, "value": 1.0}]
         records += [{"step": step, key: value, f"{key}/low": value - band, f"{key}/high": value + band}]
@@ -39,11 +39,11 @@ def test_a_rising_curve_grew_and_small_falls_are_noise():
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        ([0.0] * 20, "within three standard errors"),  # dead: 100 % monotone
-        ([0.5, 0.51, 0.52], "within three standard errors"),
+        ([0.0] * 20, "not above three standard errors"),  # dead: 100 % monotone
+        ([0.5, 0.51, 0.52], "not above three standard errors"),
         ([0.1, 1.0, 1.8, 1.7, 1.6, 1.5], "below its best"),
         ([0.1, 1.0, 0.5, 1.5, 1.0, 1.8], "steps only"),
-        ([1.8, 1.0, 0.1], "within three standard errors"),
+        ([1.8, 1.0, 0.1], "not above three standard errors"),
         # Falls of less than the tolerance are no falls, but they add up
         ([0.1, 1.8, *(1.8 - 0.015 * i for i in range(1, 40))], "below its best"),
     ],
@@ -104,3 +104,9 @@ def test_the_paired_error_is_left_out_where_it_cannot_be_told():
     assert paired_errors(*two_models(200, 0)) == {}
     aligned = F.normalize(torch.randn(1024, 64, generator=torch.Generator().manual_seed(0)), dim=1)
     assert "cos_dv" not in paired_errors((aligned, aligned), (aligned, aligned))  # at the ceiling of a block
+
+
+def test_what_batch_norm_gains_by_its_first_statistics_is_no_growth():
+    """A run whose weights do not move: only its very first evaluation differs."""
+    start = {"step": 0, "eval/mi/cos_dv": 0.1, "eval/mi/cos_dv/low": 0.08, "eval/mi/cos_dv/high": 0.12}
+    assert not growth_verdicts([start, *curve([0.8] * 6)], {}, False)["mi/cos_dv"]["grew"]

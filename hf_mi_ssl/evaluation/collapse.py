@@ -92,8 +92,10 @@ def dimensional_collapse(h: History) -> str | None:
     # origin, the directions of short ones are noise, so that it tells less otherwise.
     ranks = h.seen["eval/rank/effective_rank" + ("_of_directions" if outliers(h) else "")]
     # No fraction of D: clusters end at their number less one, whatever D is.
-    if (ranks[-1] < 2.5 or ranks[-1] < 0.25 * max(ranks)) and not complete_collapse(h):
-        std, size = h.last("collapse/std"), h.config.projection_size
+    size = h.config.projection_size
+    fewest = min(2.5, 0.6 * size)  # two or three dimensions are few by themselves
+    if (ranks[-1] < fewest or ranks[-1] < 0.25 * max(ranks)) and not complete_collapse(h):
+        std = h.last("collapse/std")
         return f"effective rank {ranks[-1]:.2f} of {size}, {max(ranks):.2f} at its best, while std is {std:.2f}"
     return ""
 

@@ -44,14 +44,17 @@ def training_figure(records: Records, path: str | PathLike, title: str = "") -> 
     return _stacked(records, panels, path, f"{title}\nterms in nats where the objective is a bound")
 
 
+_SPACES = {"embeddings z": "eval/mi/", "representations h": "eval/mi_h/", "z, online and target": "eval/mi_target/"}
+
+
 def mi_figure(records: Records, path: str | PathLike, title: str = "") -> bool:
-    """Held-out MI against the step: of embeddings z and of representations h, 95 % bands, ceilings dashed, in nats.
+    """Held-out MI against the step: of z, of h, and of z with the target's; 95 % bands, ceilings dashed, in nats.
 
     Dots are hollow where an estimate is saturated.
     """
     records = list(records)
     panels = {}
-    for space, prefix in (("embeddings z", "eval/mi/"), ("representations h", "eval/mi_h/")):
+    for space, prefix in _SPACES.items():
         keys = {key for record in records for key in record if key.startswith(prefix)}
         curves = {key.removeprefix(prefix): key for key in sorted(keys) if key.count("/") == prefix.count("/")}
         curves = {name: key for name, key in curves.items() if _series(records, key)[0]}

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from ..data import Part
 from ..distributed import gather, num_processes, process_index
+from ..errors import UserError
 from ..estimators import MIEstimate, track
 from ..views import RandomViews, ViewRecipe, clean_view
 from .geometry import Measured, costly_geometry, measured_geometry, tracked_geometry
@@ -186,7 +187,14 @@ class Evaluation:
                 found["t_b"] = projector(encoder(views[1]).pooler_output.flatten(1))
             return found
 
-        return self._map(embed, self.pairs, [module for branch in branches.values() for module in branch])
+        found = self._map(embed, self.pairs, [module for branch in branches.values() for module in branch])
+        if not all(embeddings.isfinite().all() for embeddings in found.values()):
+            raise UserError(
+                "embeddings are not finite: training has diverged; lower --learning_rate and start again, or resume "
+                "from an earlier checkpoint",
+                exit_code=1,
+            )
+        return found
 
     def embed_clean(self, branches: Branches) -> dict[str, Tensor]:
         """Of clean views of the pairs' images: h (n, H), z (n, D), and the mean colour in [0, 1], (n, 3)."""

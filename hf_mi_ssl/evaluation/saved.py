@@ -1,6 +1,8 @@
 """What is saved, embedded: two views of held-out images through any run or encoder."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -50,8 +52,23 @@ def embed_held_out(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, recipes = load_saved(name), views_of(name, views, image_size)
     held = open_train_and_held_out(**data, device=device)[1].sample(n, seed)
+    check_seed(name, held, seed)
     held = replace(held, indices=held.indices[permutation(len(held), "held-out pairs", seed)])
     return model, embed(model, held, RandomViews(recipes, seed), device), held.split
+
+
+def check_seed(name: str, held: Part, seed: int) -> None:
+    """Whether images that a seed has held out are those that a run held out of its training.
+
+    Raises:
+        UserError: if the run had another seed, and so trained on most of them.
+    """
+    arguments = Path(name).expanduser() / "training_args.json"
+    if "held out" not in held.split or not arguments.is_file():
+        return
+    own = json.loads(arguments.read_text()).get("seed", seed)
+    if own != seed:
+        raise UserError(f"{name} was trained with --seed {own}, which chose the images held out: give --seed {own}")
 
 
 @torch.no_grad()

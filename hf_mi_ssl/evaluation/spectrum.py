@@ -58,7 +58,9 @@ def lidar(z: Tensor, delta: float = 1e-4) -> float:
     n, q, d = z.shape
     means = z.mean(1)
     within = (z - means[:, None]).reshape(n * q, d)
-    factor = torch.linalg.cholesky(within.T @ within / (n * q) + delta * torch.eye(d, dtype=z.dtype, device=z.device))
+    spread = within.T @ within / (n * q)
+    delta = max(delta, 1e-9 * spread.trace().item())  # δ is for embeddings of about unit size
+    factor = torch.linalg.cholesky(spread + delta * torch.eye(d, dtype=z.dtype, device=z.device))
     whitened = torch.linalg.solve_triangular(factor, _centred(means).T, upper=False)
     return _exponential_entropy(_squared_singular_values(whitened))
 
