@@ -218,7 +218,7 @@ def test_learned_bounds_are_as_near_the_truth_as_published_and_not_above(task, n
         TASKS[task].mutual_information(),
         held_out(ESTIMATORS[name](), TASKS[task].sample(10_000, seed=1)),
     )
-    assert estimate.value < truth + 3 * estimate.standard_error
+    assert estimate.value <= truth + 3 * estimate.standard_error
     assert estimate.value > truth + published - 0.1 - 3 * estimate.standard_error
 
 
