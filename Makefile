@@ -15,8 +15,9 @@ pretrain: $(VENV)/installed
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 		--num_cpu_threads_per_process $$(nproc) recipes/pretrain_sdmi.py --output_dir runs/shapes-sdmi --resume_from_checkpoint latest
 
+# Two processes, one thread each: a file of tests stays in one of them, and with it what its tests share.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" --numprocesses 2 --dist loadfile
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m "slow and not gpu"
