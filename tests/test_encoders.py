@@ -238,11 +238,30 @@ def test_load_encoder_refuses_in_one_line(tmp_path, spoil, reason):
     assert len(one_line(reason, load_encoder, tmp_path)) < 500
 
 
-@pytest.mark.parametrize("name", ["./missing", "../missing", "/missing/run", "missing", "tests/missing"])
+@pytest.mark.parametrize("name", ["./missing", "../missing", "/missing/run", "missing", "a/b/c"])
 def test_a_directory_that_does_not_exist_is_not_looked_up_on_the_hub(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "tests").mkdir()
     one_line("no directory", load_encoder, name)
+
+
+def test_a_directory_wins_over_the_hub_as_in_transformers_and_never_in_silence(monkeypatch, tmp_path, caplog):
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path / "owner" / "here")
+    snapshot = tmp_path / "cache" / "models--owner--here" / "snapshots" / "1"
+    expected = load_encoder("owner/here").state_dict()
+    assert not caplog.messages  # nobody asked the Hub for it before
+    saved(snapshot)
+    (tmp_path / "cache" / "models--owner--here" / "refs").mkdir()
+    (tmp_path / "cache" / "models--owner--here" / "refs" / "main").write_text("1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    found = load_encoder("owner/here").state_dict()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    assert caplog.messages == ["owner/here is the directory here, not the owner/here of the Hub"]
+    (tmp_path / "owner" / "empty").mkdir()
+    assert "hides the owner/empty of the Hub" in one_line("holds no config.json", load_encoder, "owner/empty")
+    caplog.clear()
+    one_line("looked up on the Hub", load_encoder, "owner/there")  # a folder called like its owner does not hide it
+    assert caplog.messages == ["no directory owner/there here: the Hub is asked for it"]
 
 
 def test_without_network_a_hub_id_is_one_line(monkeypatch):

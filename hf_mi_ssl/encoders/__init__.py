@@ -8,7 +8,7 @@ from transformers import AutoBackbone, AutoConfig, AutoModel, AutoModelForImageC
 from .by_name import ENCODERS, build_encoder, encoder_config, load_encoder, representation_size
 from .classifier import build_classifier
 from .configuration_mi_resnet import MIResNetConfig
-from .downloads import refuse_damaged
+from .downloads import locate, refuse_damaged
 from .modeling_mi_resnet import MIResNetBackbone, MIResNetForImageClassification, MIResNetModel
 
 AutoConfig.register(MIResNetConfig.model_type, MIResNetConfig, exist_ok=True)
@@ -26,6 +26,7 @@ __all__ = [
     "build_encoder",
     "encoder_config",
     "load_encoder",
+    "locate",
     "refuse_damaged",
     "representation_size",
 ]

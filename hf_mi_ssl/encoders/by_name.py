@@ -22,7 +22,7 @@ from transformers import (
 
 from ..errors import UserError, unknown
 from .configuration_mi_resnet import MIResNetConfig
-from .downloads import refuse_damaged
+from .downloads import locate, refuse_damaged
 
 _RESNET_TINY = {
     "depths": [1, 1, 1, 1],
@@ -145,21 +145,14 @@ HEAD = re.compile(r"(timm_model\.)?(classifier|cls_classifier|distillation_class
 
 
 def load_encoder(name_or_path: str | Path) -> PreTrainedModel:
-    """The encoder of a Hub repository or a local directory, float32, in eval mode; code in it is never run.
+    """The encoder of a local directory or, where there is none, a Hub repository, float32, in eval mode; code in it is
+    never run.
 
     Raises:
         UserError: for what cannot be loaded, gives no `pooler_output`, or whose weights are not exactly the
             encoder's: missing ones would be random, unexpected ones (classifiers apart) belong to something else.
     """
-    name = str(name_or_path)
-    path = Path(name).expanduser()
-    hub_id = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name)
-    # A mistyped `runs/name` looks like an id, and asking the Hub for it takes half a minute without a network.
-    if not path.is_dir() and (not hub_id or path.parent.is_dir()):
-        raise UserError(
-            f"no directory {name!r}: give one that holds an encoder, or the owner/name of a Hub repository"
-        )
-    source = str(path) if path.is_dir() else name
+    name, source = str(name_or_path), locate(name_or_path)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         if config.model_type == "timm_wrapper":
@@ -176,7 +169,7 @@ def load_encoder(name_or_path: str | Path) -> PreTrainedModel:
         raise
     except Exception as error:  # files, network, unknown architectures, shapes: transformers raises every kind
         refuse_damaged(source)
-        where = "" if path.is_dir() else " (no such directory here, so it was looked up on the Hub)"
+        where = "" if Path(source).is_dir() else " (no such directory here, so it was looked up on the Hub)"
         raise UserError(f"cannot load an encoder from {name!r}{where}: {_first_line(error)}") from error
     refuse_damaged(source)
     _refuse(name, "lacks", report["missing_keys"], "they would be random")

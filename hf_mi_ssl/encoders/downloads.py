@@ -1,13 +1,51 @@
-"""Whether weights that came from the Hub are what was sent."""
+"""Which directory or Hub repository a name means, and whether weights that came from the Hub are what was sent."""
 
 import hashlib
+import logging
 import re
+from functools import cache
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from ..errors import UserError
+
+_notice = cache(logging.getLogger(__name__).warning)  # each once
+
+
+def locate(name_or_path: str | Path) -> str:
+    """The directory of that name, else the Hub id: a directory wins, as in transformers. Where both could be meant it
+    says which one is taken.
+
+    Raises:
+        UserError: for what is neither, and for a directory that holds no model.
+    """
+    name, path = str(name_or_path), Path(name_or_path).expanduser()
+    hub_id = _is_hub_id(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            hides = f", and hides the {name} of the Hub: for that one, run this in another directory" if hub_id else ""
+            raise UserError(f"cannot load an encoder from {name!r}: the directory holds no config.json{hides}")
+        if hub_id and isinstance(try_to_load_from_cache(name, "config.json"), str):
+            _notice(f"{name} is the directory here, not the {name} of the Hub")
+        return str(path)
+    if not hub_id:
+        raise UserError(
+            f"no directory {name!r}: give one that holds an encoder, or the owner/name of a Hub repository"
+        )
+    if path.parent.is_dir():
+        _notice(f"no directory {name} here: the Hub is asked for it")
+    return name
+
+
+def _is_hub_id(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return "/" in name
 
 
 def refuse_damaged(name: str) -> None:
@@ -18,10 +56,7 @@ def refuse_damaged(name: str) -> None:
     Raises:
         UserError: with exit code 1, if it removed some.
     """
-    try:
-        config = None if Path(name).is_dir() else try_to_load_from_cache(name, "config.json")
-    except HFValidationError:
-        return
+    config = None if Path(name).is_dir() or not _is_hub_id(name) else try_to_load_from_cache(name, "config.json")
     for weights in Path(config).parent.rglob("*.safetensors") if isinstance(config, str) else ():
         blob = weights.resolve()
         if not blob.is_file() or not re.fullmatch("[0-9a-f]{64}", blob.name):
