@@ -29,7 +29,7 @@ from hf_mi_ssl.estimators import ESTIMATORS, TASKS
 from hf_mi_ssl.estimators.fixed import ESTIMATORS as FIXED
 from hf_mi_ssl.evaluation.estimates import model_figure, model_table, task_figure, task_page, task_table
 from hf_mi_ssl.evaluation.saved import embed_held_out
-from hf_mi_ssl.training import PretrainingArguments, parse_arguments, write_json
+from hf_mi_ssl.training import PretrainingArguments, data_of, parse_arguments, write_json
 
 RESULTS = Path(__file__).resolve().parent.parent / "model_cards" / "results"
 SLOW = {"trained", "probe"}  # modules of the estimators that train a network
@@ -75,8 +75,7 @@ def measure_tasks(tasks: list[str], estimators: list[str], n: int, seed: int) ->
 def measure_model(name: str, estimators: list[str], n: int, args: PretrainingArguments) -> list[dict]:
     """The two views of held-out images: representations h, embeddings z where the checkpoint has a projector, and z
     against those of a target with parameters of its own."""
-    data = args.data_arguments()
-    _, z, split = embed_held_out(name, data, args.views, args.image_size, n, args.seed)
+    _, z, split = embed_held_out(name, data_of(name, args), args.views, args.image_size, n, args.seed)
     spaces = {
         "representations h": ("h_a", "h_b"),
         "embeddings z": ("z_a", "z_b"),

@@ -8,7 +8,9 @@ Any encoder that `AutoModel` loads, and for which transformers has an image clas
 encoder learns along with it, unless `--freeze_encoder`. Of several learning rates and numbers of epochs a tenth of the
 labels chooses, then all of them are learnt with those, and what is held out is asked once. --output_dir then holds
 the classifier, for `pipeline("image-classification", …)`, and `finetune.json`, whose `evaluations` are rows as in the
-`results.json` of a run. If the encoder is a run's, its card has them as well. No checkpoints are kept on the way.
+`results.json` of a run, those of other seeds and settings beside each other; the classifier is that of the last. If
+the encoder is a run's, its card has them as well, and what it held out stays held out, whatever `--seed` is. No
+checkpoints are kept on the way.
 """
 
 import math
@@ -23,17 +25,18 @@ from hf_mi_ssl.data import Part, open_train_and_held_out
 from hf_mi_ssl.encoders import load_encoder
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.evaluation import accuracy_interval, input_of, selection_split
-from hf_mi_ssl.hub import export_encoder, update_card
+from hf_mi_ssl.hub import export_encoder, update_card, write_evidence
 from hf_mi_ssl.training import (
     DATA_FLAGS,
     DownstreamParser,
     classes_of,
+    data_of,
     default_output_dir,
+    evidence_of,
     fine_tune,
     parse_arguments,
     run_downstream,
     score,
-    write_evaluations,
 )
 from hf_mi_ssl.views import ViewRecipe
 
@@ -73,8 +76,9 @@ def main() -> None:
         raise UserError(f"{output} holds another model: give the classifier an --output_dir of its own")
 
     state = PartialState()
+    data = data_of(own.model, args)
     recipe = ViewRecipe(size=args.image_size, **CROPS_AND_FLIPS, **images)
-    whole, test = (part.labelled() for part in open_train_and_held_out(**args.data_arguments(), device=state.device))
+    whole, test = (part.labelled() for part in open_train_and_held_out(**data, device=state.device))
     classes, names = classes_of(whole, test)
     train = whole.few_labels(own.label_fraction, args.seed)
     settings = {"freeze_encoder": own.freeze_encoder, "batch_size": own.per_device_train_batch_size, "seed": args.seed}
@@ -112,12 +116,13 @@ def main() -> None:
         f"{chosen[0]:g}, {chosen[1]} epochs, batches of {batch}, cosine; {how}test used once"
     )
     row = {"name": name, "value": correct / n, "low": low, "high": high, "n": n, "split": test.split}
-    rows = [row | {"protocol": protocol, "encoder": "trained", "branch": "online"}]
+    row |= {"protocol": protocol, "encoder": "trained", "branch": "online", "label_fraction": own.label_fraction}
+    row["chosen"] = dict(zip(("learning_rate", "num_train_epochs"), chosen))
     export_encoder(model, output, image_size=recipe.size, mean=recipe.mean, std=recipe.std)
-    facts = {"label_fraction": own.label_fraction, "chosen": dict(zip(("learning_rate", "num_train_epochs"), chosen))}
-    write_evaluations(output / "finetune.json", own.model, args, state.device, rows, **facts)
-    print(f"{name} {correct / n:.4f} ({low:.4f} to {high:.4f}): {protocol}\nwritten to {output}")
+    print(f"{name} {correct / n:.4f} ({low:.4f} to {high:.4f}): {protocol}")
+    write_evidence(output / "finetune.json", evidence_of(own.model, args, state.device, [row]))
     update_card(own.model, output / "finetune.json", CARD)
+    print(f"written to {output}")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@
     python recipes/knn.py --model facebook/dinov2-small --dataset_name uoft-cs/cifar10 --seed 1
 
 Any encoder that `AutoModel` loads will do. Labelled images of the train split vote, those of what is held out are
-asked, once; both as clean images, at the size and with the normalisation of the encoder's image processor. Writes
-`knn.json` into --output_dir: its `evaluations` are rows as in the `results.json` of a run.
+asked, once; both as clean images, at the size and with the normalisation of the encoder's image processor. What a run
+held out stays held out, whatever `--seed` is. Writes `knn.json` into --output_dir: its `evaluations` are rows as in
+the `results.json` of a run, those of other seeds and protocols beside each other.
 """
 
 import math
@@ -19,13 +20,14 @@ from hf_mi_ssl.counter import permutation
 from hf_mi_ssl.encoders import load_encoder
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.evaluation import input_of, represent_splits
-from hf_mi_ssl.hub import update_card
+from hf_mi_ssl.hub import update_card, write_evidence
 from hf_mi_ssl.training import (
     DownstreamParser,
+    data_of,
     default_output_dir,
+    evidence_of,
     parse_arguments,
     run_downstream,
-    write_evaluations,
 )
 
 CARD = Path(__file__).resolve().parent.parent / "model_cards" / "pretraining_card.md"
@@ -44,7 +46,7 @@ def main() -> None:
     args = parse_arguments(left, __doc__, image_size=size, output_dir=default_output_dir(own.model))
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    train, test = represent_splits(encoder, **args.data_arguments(), **images, device=device)
+    train, test = represent_splits(encoder, **data_of(own.model, args), **images, device=device)
 
     votes = {"train": train.h.to(device), "train_labels": train.labels, "k": own.k, "temperature": own.temperature}
     found = metrics.load("knn").compute(predictions=test.h.numpy(), references=test.labels.numpy(), **votes)
@@ -55,15 +57,14 @@ def main() -> None:
     found |= {f"rank_h/{name}": {"value": value} | unknown for name, value in ranks.items() if math.isfinite(value)}
     about = {"split": test.split, "encoder": "trained", "branch": "online"}
     rows = [{"name": name} | measured | about for name, measured in found.items()]
-    path = Path(args.output_dir) / "knn.json"
-    write_evaluations(path, own.model, args, device, rows)
-    update_card(own.model, path, CARD)
-
     top1 = rows[0]
     print(f"{own.model} on {args.dataset_name}: {top1['n']:,} images of {test.split}, {args.image_size} pixels")
     print(f"knn_top1 {top1['value']:.4f} ({top1['low']:.4f} to {top1['high']:.4f}): {top1['protocol']}")
     for row in rows[1:]:
         print(f"{row['name']} {row['value']:.4g}")
+    path = Path(args.output_dir) / "knn.json"
+    write_evidence(path, evidence_of(own.model, args, device, rows))
+    update_card(own.model, path, CARD)
     print(f"written to {path}")
 
 

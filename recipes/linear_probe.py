@@ -6,8 +6,9 @@
 Any encoder that `AutoModel` loads will do. Images are clean, at the size and with the normalisation of the encoder's
 image processor, and pass through it once. All learning rates are trained at once; a tenth of train chooses one, all of
 train is fitted again with it, and what is held out is asked once. Ridge regression is treated alike, with nothing to
-converge: a linear_top1 far below ridge_top1 has not. Writes `linear_probe.json` into --output_dir: its `evaluations`
-are rows as in the `results.json` of a run, `chosen` the learning rate and the penalty.
+converge: a linear_top1 far below ridge_top1 has not. What a run held out stays held out, whatever `--seed` is. Writes
+`linear_probe.json` into --output_dir: its `evaluations` are rows as in the `results.json` of a run, with the learning
+rate or the penalty that was `chosen`, those of other seeds beside each other.
 """
 
 import sys
@@ -18,13 +19,14 @@ import torch
 from hf_mi_ssl import metrics
 from hf_mi_ssl.encoders import load_encoder
 from hf_mi_ssl.evaluation import input_of, represent_splits
-from hf_mi_ssl.hub import update_card
+from hf_mi_ssl.hub import update_card, write_evidence
 from hf_mi_ssl.training import (
     DownstreamParser,
+    data_of,
     default_output_dir,
+    evidence_of,
     parse_arguments,
     run_downstream,
-    write_evaluations,
 )
 
 CARD = Path(__file__).resolve().parent.parent / "model_cards" / "pretraining_card.md"
@@ -37,23 +39,23 @@ def main() -> None:
     args = parse_arguments(left, __doc__, image_size=size, output_dir=default_output_dir(own.model))
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    train, test = represent_splits(encoder, **args.data_arguments(), **images, device=device)
+    train, test = represent_splits(encoder, **data_of(own.model, args), **images, device=device)
 
     learns = {"train": train.h.to(device), "train_labels": train.labels, "seed": args.seed}
     probe = metrics.load("linear_probe")
     found = probe.compute(predictions=test.h.numpy(), references=test.labels.numpy(), **learns)
 
-    chosen = {name: measured.pop("chosen") for name, measured in found.items()}
     about = {"split": test.split, "encoder": "trained", "branch": "online"}
     rows = [{"name": name} | measured | about for name, measured in found.items()]
-    path = Path(args.output_dir) / "linear_probe.json"
-    write_evaluations(path, own.model, args, device, rows, chosen=chosen)
-    update_card(own.model, path, CARD)
 
     print(f"{own.model} on {args.dataset_name}: {len(test.h):,} images of {test.split}, {args.image_size} pixels")
     for row in rows:
         print(f"{row['name']} {row['value']:.4f} ({row['low']:.4f} to {row['high']:.4f}): {row['protocol']}")
-    print(f"chosen: learning rate {chosen['linear_top1']:g}, penalty {chosen['ridge_top1']:g}\nwritten to {path}")
+    print("chosen: learning rate {linear_top1[chosen]:g}, penalty {ridge_top1[chosen]:g}".format(**found))
+    path = Path(args.output_dir) / "linear_probe.json"
+    write_evidence(path, evidence_of(own.model, args, device, rows))
+    update_card(own.model, path, CARD)
+    print(f"written to {path}")
 
 
 if __name__ == "__main__":

@@ -21,13 +21,13 @@ from hf_mi_ssl.evaluation.coordinates import COORDINATES, own_coordinates, targe
 from hf_mi_ssl.evaluation.saved import embed_held_out
 from hf_mi_ssl.evaluation.surrogate_report import surrogate_figure, surrogate_table
 from hf_mi_ssl.evaluation.surrogates import surrogate_rows
-from hf_mi_ssl.training import PretrainingArguments, parse_arguments, write_json
+from hf_mi_ssl.training import PretrainingArguments, data_of, parse_arguments, write_json
 
 
 def report(name: str, n: int, args: PretrainingArguments) -> dict:
     """The rows of every coordinates, the row's own coordinates and temperatures, and how white a predictor's target
     is."""
-    model, found, split = embed_held_out(name, args.data_arguments(), args.views, args.image_size, n, args.seed)
+    model, found, split = embed_held_out(name, data_of(name, args), args.views, args.image_size, n, args.seed)
     a, b = (found[f"{'z' if 'z_a' in found else 'h'}_{side}"] for side in "ab")
     b = found.get("t_b", b)  # a target with parameters of its own
     own = dict([own_coordinates(model.config)]) if "z_a" in found else {}

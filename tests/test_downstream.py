@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
+import hf_mi_ssl.data.splits
+from hf_mi_ssl.data.splits import held_out
 from hf_mi_ssl.encoders import build_encoder, encoder_config
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.evaluation import accuracy_interval, input_of, linear_probe, represent_splits, ridge_probe
-from hf_mi_ssl.evaluation.linear_probe import _ridge
+from hf_mi_ssl.evaluation.linear_probe import LEARNING_RATES, PENALTIES, _ridge
 from hf_mi_ssl.hub import export_encoder
 from tests import test_recipes
 from tests.conftest import small_model
@@ -29,7 +32,7 @@ def recipe(name, *argv) -> int:
     spec.loader.exec_module(module)
     before, sys.argv = sys.argv, [f"{name}.py", *map(str, argv)]
     try:
-        return module.run_downstream(module.main)
+        return getattr(module, "run_downstream", lambda main: main())(module.main)
     finally:
         sys.argv = before
 
@@ -62,10 +65,12 @@ def test_a_run_is_measured_as_it_measured_itself(name, key, finished, capsys):
     said = capsys.readouterr().out
     own = [row for row in written(finished, "results")["evaluations"] if row["name"] == key]
     rows = {row["name"]: row for row in found["evaluations"]}
-    assert rows[key] == next(row for row in own if row["encoder"] == "trained")
-    assert all(row.keys() == own[0].keys() for row in rows.values())
+    about = {"dataset": "imagefolder", "image_size": 16, "seed": 0}
+    assert about.items() <= rows[key].items()
+    measured = next(row for row in own if row["encoder"] == "trained")
+    assert {name: rows[key][name] for name in measured} == measured
     assert f"{key} {rows[key]['value']:.4f} ({rows[key]['low']:.4f} to {rows[key]['high']:.4f})" in said
-    assert (found["encoder"], found["dataset"], found["image_size"]) == (finished.name, "imagefolder", 16)
+    assert found["encoder"] == finished.name
     assert str(finished) not in json.dumps(found)
     after = {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
     assert after.pop(f"{name}.json")
@@ -87,9 +92,65 @@ def test_knn_tells_how_many_directions_are_used_and_takes_k(exported, folder, tm
 def test_the_probe_says_what_train_chose(exported, folder, tmp_path):
     data = ["--model", exported, "--data_dir", folder, *LOADS, "--output_dir", tmp_path]
     assert recipe("linear_probe", *data) == 0
-    found = written(tmp_path, "linear_probe")
-    assert found["chosen"].keys() == {"linear_top1", "ridge_top1"}
-    assert [row["value"] for row in found["evaluations"]] == [1.0, 1.0]  # red and green
+    rows = written(tmp_path, "linear_probe")["evaluations"]
+    assert [(row["name"], row["value"]) for row in rows] == [("linear_top1", 1.0), ("ridge_top1", 1.0)]
+    for row, grid in zip(rows, (LEARNING_RATES, PENALTIES)):
+        assert row["chosen"] in grid
+
+
+def test_seeds_and_protocols_stand_beside_each_other_and_on_the_card(exported, folder, tmp_path):
+    run = shutil.copytree(exported, tmp_path / "run")
+    (run / "results.json").write_text(json.dumps({"method": "jmi", "evaluations": []}))
+    data = ["--model", run, "--data_dir", folder, *LOADS]
+    for more in (["--seed", 1], ["--seed", 2], ["--seed", 2], ["--seed", 2, "--k", 5]):
+        assert recipe("knn", *data, *more) == 0
+    found = [row for row in written(run, "knn")["evaluations"] if row["name"] == "knn_top1"]
+    assert [(row["seed"], "k = 5 " in row["protocol"]) for row in found] == [(1, False), (2, False), (2, True)]
+    for seed in (1, 2):
+        assert recipe("linear_probe", *data, "--seed", seed) == 0
+    rows = written(run, "linear_probe")["evaluations"]
+    assert [(row["name"], row["seed"]) for row in rows] == [
+        (name, seed) for seed in (1, 2) for name in ("linear_top1", "ridge_top1")
+    ]
+    card = (run / "README.md").read_text()
+    for measure in ("linear probe", "ridge probe"):
+        lines = [line for line in card.splitlines() if line.startswith(f"| {measure} ")]
+        assert [line.split(" | ")[-1] for line in lines] == ["1 |", "2 |"]
+    results = ModelCard(card).data.eval_results
+    assert [one.metric_args["seed"] for one in results if one.metric_name == "linear probe"] == [1, 2]
+
+
+def test_evidence_of_another_encoder_is_set_aside(exported, folder, tmp_path):
+    other = shutil.copytree(exported, tmp_path / "other")
+    for model in (exported, other):
+        data = ["--model", model, "--data_dir", folder, *LOADS, "--output_dir", tmp_path / "out"]
+        assert recipe("knn", *data) == 0
+    assert {row["seed"] for row in written(tmp_path / "out", "knn")["evaluations"]} == {0}
+    (aside,) = (tmp_path / "out").glob("knn.before-*.json")
+    assert json.loads(aside.read_text())["encoder"] == exported.name
+
+
+@pytest.mark.parametrize("name", ["knn", "linear_probe", "finetune", "estimate_mi", "surrogate_report"])
+def test_what_a_run_held_out_stays_held_out_whatever_the_seed(name, exported, folder, tmp_path, monkeypatch):
+    """Without a split to evaluate on, another seed would hold out what the run has trained on."""
+    run = shutil.copytree(exported, tmp_path / "run")
+    (run / "training_args.json").write_text(json.dumps({"seed": 3}))
+    seeds = []
+
+    def spied(n, fraction, seed):
+        seeds.append(seed)
+        return held_out(n, fraction, seed)
+
+    monkeypatch.setattr("hf_mi_ssl.data.splits.held_out", spied)
+    monkeypatch.chdir(tmp_path)
+    data = ["--data_dir", folder / "train", *LOADS, "--image_size", 16, "--seed", 5, "--output_dir", tmp_path / "out"]
+    few = {"finetune": ["--num_train_epochs", 1], "estimate_mi": ["--n", 32], "surrogate_report": ["--n", 32]}
+    monkeypatch.setattr(hf_mi_ssl.data.splits, "_HELD_OUT", 0.4)  # more than a tenth, for enough pairs
+    assert recipe(name, "--model", run, *data, *few.get(name, [])) == 0
+    assert seeds == [3]
+    (run / "training_args.json").unlink()  # no run: nothing was trained on these images
+    assert recipe(name, "--model", run, *data, *few.get(name, [])) == 0
+    assert seeds == [3, 5]
 
 
 def test_size_and_normalisation_are_those_of_the_image_processor(exported, folder, tmp_path):
@@ -104,7 +165,7 @@ def test_size_and_normalisation_are_those_of_the_image_processor(exported, folde
     assert input_of(str(tmp_path / "timm")) == {"size": 24, "mean": (0.5,) * 3, "std": (0.3,) * 3}
     data = ["--model", tmp_path / "timm", "--data_dir", folder, *LOADS]
     assert recipe("knn", *data) == 0
-    assert written(tmp_path / "timm", "knn")["image_size"] == 24
+    assert written(tmp_path / "timm", "knn")["evaluations"][0]["image_size"] == 24
 
     class Spy(torch.nn.Module):
         def forward(self, pixel_values):

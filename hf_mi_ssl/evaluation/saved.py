@@ -1,8 +1,6 @@
 """What is saved, embedded: two views of held-out images through any run or encoder."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -45,30 +43,16 @@ def views_of(name: str, views: str, image_size: int) -> tuple[ViewRecipe, ViewRe
 def embed_held_out(
     name: str, data: dict, views: str, image_size: int, n: int, seed: int
 ) -> tuple[PreTrainedModel, dict[str, Tensor], str]:
-    """The model, `embed` of at most n held-out images of `data` (as `open_train_and_held_out` takes it), their split.
+    """The model, `embed` of at most n held-out images of `data` (as `open_train_and_held_out` takes it, with the seed
+    that held them out), their split. `seed` draws images and views.
 
     Images are in an order of their own: in sorted data sets neighbours are of one class, and parts must be alike.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, recipes = load_saved(name), views_of(name, views, image_size)
     held = open_train_and_held_out(**data, device=device)[1].sample(n, seed)
-    check_seed(name, held, seed)
     held = replace(held, indices=held.indices[permutation(len(held), "held-out pairs", seed)])
     return model, embed(model, held, RandomViews(recipes, seed), device), held.split
-
-
-def check_seed(name: str, held: Part, seed: int) -> None:
-    """Whether images that a seed has held out are those that a run held out of its training.
-
-    Raises:
-        UserError: if the run had another seed, and so trained on most of them.
-    """
-    arguments = Path(name).expanduser() / "training_args.json"
-    if "held out" not in held.split or not arguments.is_file():
-        return
-    own = json.loads(arguments.read_text()).get("seed", seed)
-    if own != seed:
-        raise UserError(f"{name} was trained with --seed {own}, which chose the images held out: give --seed {own}")
 
 
 @torch.no_grad()

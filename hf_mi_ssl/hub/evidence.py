@@ -61,24 +61,41 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def add_evidence(run_dir: str | Path, file: str | Path) -> None:
-    """Take what a downstream recipe wrote elsewhere into the run's file of that name. What was measured before stays,
-    unless it is the same measurement.
+    """Take what a downstream recipe wrote elsewhere into the run's file of that name, as `write_evidence` does.
 
     Raises:
         UserError: for a file of another name or another encoder, one without evaluations, or one that cannot be read
             or written.
     """
     file, mine = Path(file), Path(run_dir) / Path(file).name
-    if file.name not in EVIDENCE[1:] or not (new := read_evaluations(file)):
+    if file.name not in EVIDENCE[1:] or not read_evaluations(file):
         raise UserError(f"{file} holds no evaluations; give one of {', '.join(EVIDENCE[1:])}", exit_code=1)
     if file.resolve() == mine.resolve():
         return
     own = {Path(run_dir).resolve().name, read_object(Path(run_dir) / "training_args.json").get("hub_model_id")}
     if (whose := read_object(file).get("encoder")) not in {None, *own}:
         raise UserError(f"{file} is evidence of {whose!r}, not of the run in {run_dir}")
+    name = read_object(mine).get("encoder", Path(run_dir).resolve().name)
+    write_evidence(mine, read_object(file) | {"encoder": name, "evaluations": read_evaluations(file)})
+
+
+def write_evidence(path: str | Path, found: dict) -> None:
+    """Write what a downstream recipe found, with `evaluations`, into a file of `EVIDENCE`, whole or not at all. What
+    the file has of the same `encoder` stays, unless it is the same measurement (data, protocol and seed); a file of
+    another is set aside.
+
+    Raises:
+        UserError: for a file that is no JSON object, or if it cannot be written.
+    """
+    path = Path(path)
+    earlier = read_object(path)
+    if earlier and earlier.get("encoder", found["encoder"]) != found["encoder"]:
+        path.replace(path.with_name(f"{path.stem}.before-{int(path.stat().st_mtime)}{path.suffix}"))
     same = ("name", "dataset", "split", "protocol", "seed", "encoder", "branch")
-    rows = {json.dumps([row.get(key) for key in same]): row for row in [*read_evaluations(mine), *new]}
-    replace_text(mine, json.dumps({"evaluations": list(rows.values())}, indent=2, ensure_ascii=False) + "\n")
+    rows = [*read_evaluations(path), *found["evaluations"]]
+    rows = {json.dumps([row.get(key) for key in same]): row for row in rows}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(path, json.dumps(found | {"evaluations": list(rows.values())}, indent=2, ensure_ascii=False) + "\n")
 
 
 def measured(run_dir: Path) -> list[dict]:

@@ -7,10 +7,11 @@ from .classification import ViewTrainer, classes_of, fine_tune, score
 from .downstream import (
     DATA_FLAGS,
     DownstreamParser,
+    data_of,
     default_output_dir,
     encoder_name,
+    evidence_of,
     run_downstream,
-    write_evaluations,
 )
 from .launch import announce, build_accelerator, run_recipe
 from .optimization import build_optimizer, cosine_momentum, cosine_with_warmup, set_schedules
@@ -33,8 +34,10 @@ __all__ = [
     "classes_of",
     "cosine_momentum",
     "cosine_with_warmup",
+    "data_of",
     "default_output_dir",
     "encoder_name",
+    "evidence_of",
     "fine_tune",
     "forward_backward",
     "latest_checkpoint",
@@ -49,6 +52,5 @@ __all__ = [
     "seed_everything",
     "set_schedules",
     "step_record",
-    "write_evaluations",
     "write_json",
 ]

@@ -1,17 +1,20 @@
 """The command line and the file of recipes that measure an encoder which exists already."""
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
 import torch
+from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar
 
+from ..encoders import locate
 from ..errors import UserError, unknown
 from .arguments import PretrainingArguments
-from .records import environment, write_json
+from .records import environment
 
 DATA_FLAGS = ("dataset_name", "data_files", "data_dir", "train_split", "eval_split", "image_column_name",
               "label_column_name", "image_size", "dataloader_num_workers", "seed", "output_dir")  # fmt: skip
@@ -27,7 +30,7 @@ class DownstreamParser(argparse.ArgumentParser):
         of_field = {field.name: field.metadata["help"] for field in fields(PretrainingArguments) if field.metadata}
         of_field["image_size"] = "side of the images in pixels; default: what the encoder's image processor says"
         of_field["train_split"] = "split to learn from"
-        of_field["seed"] = "of what is held out where no split is, and of the order of batches"
+        of_field["seed"] = "of what chooses, of few labels and of the order of batches"
         of_field["output_dir"] = "default: the encoder's directory; of a Hub id, runs/ and its name"
         of_field["label_column_name"] = "column of the labels; default: the only label column"
         of_field["config"] = "YAML or JSON file of flags, e.g. the training_args.json of a run: its data"
@@ -78,16 +81,26 @@ def encoder_name(model: str) -> str:
     return Path(model).resolve().name if Path(model).is_dir() else model
 
 
-def write_evaluations(
-    path: Path, model: str, args: PretrainingArguments, device: torch.device, evaluations: list[dict], **facts
-) -> None:
-    """Write `evaluations`, rows as in `results.json`, under the keys of `results.json`, with `facts` beside them."""
+def data_of(model: str, args: PretrainingArguments) -> dict:
+    """`args.data_arguments()` with the seed that chose what is held out: of a run, its own, whatever `args.seed` is.
+    Another one would hold out what the run has trained on.
+
+    Raises:
+        UserError: as `locate`, and for a `training_args.json` that is not one.
+    """
+    quiet = {f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "connection_errors")}
+    file = cached_file(locate(model), "training_args.json", **quiet)
+    try:
+        own = json.loads(Path(file).read_text()).get("seed", args.seed) if file else args.seed
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"training_args.json of {model!r} does not say which seed held images out: {error}") from error
+    return args.data_arguments() | {"seed": own}
+
+
+def evidence_of(model: str, args: PretrainingArguments, device: torch.device, evaluations: list[dict]) -> dict:
+    """What a recipe writes: `evaluations`, rows as in `results.json`, each with its data set, size of images and seed,
+    under the keys of `results.json`."""
     hardware, versions = environment(device, 1)
-    about = {
-        "encoder": encoder_name(model),
-        "dataset": args.dataset_name,
-        "image_size": args.image_size,
-        "seed": args.seed,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, about | facts | {"hardware": hardware, "versions": versions, "evaluations": evaluations})
+    about = {"dataset": args.dataset_name, "image_size": args.image_size, "seed": args.seed}
+    rows = [row | about for row in evaluations]
+    return {"encoder": encoder_name(model), "hardware": hardware, "versions": versions, "evaluations": rows}
