@@ -16,13 +16,14 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from transformers import AutoImageProcessor, AutoModel
 
-from hf_mi_ssl import JMIConfig, SDMIConfig
+from hf_mi_ssl import JMIConfig, SDMIConfig, SDMIForPreTraining
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.hub.importers import SOURCES, import_checkpoint
 from hf_mi_ssl.methods import METHODS
 from hf_mi_ssl.mi import MIObjective
 from hf_mi_ssl.training import parse_arguments
-from tests.oracles import barlow_twins, vicreg
+from tests.conftest import small_config
+from tests.oracles import barlow_twins, dino, swav, vicreg, w_mse
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "import_checkpoint.py"
 WIDTH = 128  # of h
@@ -312,6 +313,96 @@ def test_moco_v3_multiplies_by_twice_the_temperature(tmp_path):
     ours = (value_of(row, a, b) + value_of(row, b, a)) / 2  # the row averages the orders of the views
     constant = 4 * 0.2 * torch.tensor(24.0).log()
     torch.testing.assert_close(-ours + constant, sum(losses))
+
+
+def test_w_mse_of_solo_learn_is_our_row(tmp_path):
+    """vturrisi/solo-learn, solo/losses/wmse.py; solo/utils/whitening.py at its eps = 1e-3, in one part"""
+    kwargs = {"whitening_eps": 1e-3, "whitening_size": 24}
+    row = solo_row(tmp_path, method="wmse", method_kwargs=kwargs)
+    assert row["set"]["projection_size"] == 48
+    a, b = embeddings()
+    torch.testing.assert_close(-value_of(row, a, b) + 2, w_mse.loss(a, b, 1e-3))
+
+
+def prototypes_of(prefix: str, k: int, d: int) -> dict:
+    """torch.nn.utils.weight_norm, as both methods use it"""
+    return {f"{prefix}.weight_g": torch.ones(k, 1), f"{prefix}.weight_v": torch.randn(k, d)}
+
+
+def config_of(row) -> SDMIConfig:
+    return SDMIConfig.from_method(row["method"], **row["set"])
+
+
+@pytest.mark.parametrize("given", [{}, {"student_temperature": 0.2, "teacher_temperature": 0.05}])
+def test_dino_of_solo_learn(tmp_path, given):
+    """vturrisi/solo-learn, solo/methods/dino.py: its head is head.mlp and head.last_layer, without batch norm, and
+    the defaults of its temperatures are not the paper's"""
+    content = solo_learn(resnet(stem_padding=2))
+    head = nn.Sequential(nn.Linear(WIDTH, 96), nn.GELU(), nn.Linear(96, 96), nn.GELU(), nn.Linear(96, 48))
+    weights = {name: value for name, value in content["state_dict"].items() if not name.startswith("projector.")}
+    for branch in ("head", "momentum_head"):
+        weights |= under(f"{branch}.mlp.", head) | prototypes_of(f"{branch}.last_layer", 40, 48)
+    weights["dino_loss_func.center"] = torch.zeros(1, 40)
+    arguments = {"method": "dino", "method_kwargs": {"num_prototypes": 40} | given}
+    arguments["momentum"] = {"base_tau": 0.9995, "final_tau": 1.0, "classifier": False}
+    (tmp_path / "args.json").write_text(json.dumps(arguments))
+    config = config_of(imported_from(tmp_path, content | {"state_dict": weights}).row)
+    assert (config.projector_num_layers, config.projector_hidden_size, config.projection_size) == (3, 96, 48)
+    assert (config.projector_hidden_norm, config.projector_activation) == (False, "gelu")
+    assert (config.num_prototypes, config.target_momentum, config.target_momentum_end) == (40, 0.9995, 1.0)
+    online, target = given.get("student_temperature", 0.1), given.get("teacher_temperature", 0.07)
+    assert (config.temperature, config.target_temperature) == (online, target)
+    torch.manual_seed(0)
+    model = SDMIForPreTraining(small_config("dino", **sizes(config))).eval()
+    views = torch.randn(2, 8, 3, 16, 16)
+    with torch.no_grad():
+        online_scores = [model.prototypes(model.embed(view)) for view in views]
+        loss = dino.loss(online_scores, online_scores, torch.zeros(40), online, target)  # the target starts as θ
+        torch.testing.assert_close(model(*views).loss, loss)
+
+
+def test_swav_of_solo_learn(tmp_path):
+    """vturrisi/solo-learn, solo/methods/swav.py: 3000 prototypes and ε = 0.05 unless given"""
+    content = solo_learn(resnet(stem_padding=2), projector=mlp(WIDTH, 96, 48, bias=True))
+    content["state_dict"] |= prototypes_of("prototypes", 3000, 48)
+    (tmp_path / "args.json").write_text(json.dumps({"method": "swav", "method_kwargs": {"temperature": 0.2}}))
+    config = config_of(imported_from(tmp_path, content).row)
+    assert (config.temperature, config.target_temperature, config.num_prototypes) == (0.2, 0.05, 3000)
+    assert (config.projector_num_layers, config.projector_hidden_norm, config.projection_size) == (2, True, 48)
+    assert config.target == "reset"
+    kwargs = {"temperature": 0.1, "sk_epsilon": 0.03, "num_prototypes": 40}
+    config = config_of(solo_row(tmp_path, method="swav", method_kwargs=kwargs))
+    torch.manual_seed(0)
+    model = SDMIForPreTraining(small_config("swav", **sizes(config))).eval()
+    views = torch.randn(2, 8, 3, 16, 16)
+    with torch.no_grad():
+        z = [model.embed(view) for view in views]
+        weight = model.prototypes(torch.eye(model.config.projection_size))
+        loss = swav.loss(*z, weight.T, 0.1, 0.03, 3)
+        torch.testing.assert_close(model(*views).loss, loss)
+
+
+def sizes(config) -> dict:
+    """What an imported row says beside the sizes of its heads."""
+    names = ("temperature", "target_temperature", "num_prototypes", "joint", "marginal", "target_momentum")
+    return {name: getattr(config, name) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("method", "row"), [("byol", "byol"), ("mocov2plus", "moco_v2"), ("mocov3", "moco_v3"), ("dino", "dino")]
+)
+def test_the_momentum_of_the_target_is_solo_learns(tmp_path, method, row):
+    """vturrisi/solo-learn, solo/methods/base.py: momentum.base_tau, 0.99 unless given, and final_tau, 1"""
+    sections = {"method_kwargs": {"temperature": 0.2}, "momentum": {"base_tau": 0.97, "final_tau": 0.999}}
+    for arguments, expected in (
+        (sections, (0.97, 0.999)),
+        ({"method_kwargs": {"temperature": 0.2}}, (0.99, 1.0)),
+        ({"temperature": 0.2, "base_tau_momentum": 0.9, "final_tau_momentum": 0.95}, (0.9, 0.95)),
+    ):
+        found = solo_row(tmp_path, method=method, **arguments)
+        assert found["method"] == row
+        config = config_of(found)
+        assert (config.target_momentum, config.target_momentum_end) == expected
 
 
 def test_what_a_checkpoint_cannot_tell_is_the_publishers_default(tmp_path):

@@ -45,8 +45,34 @@ def _temperature(default: float) -> Callable[[dict], dict]:
 
 
 def _queue(given: dict) -> dict:
-    size = {"queue_size": given["queue_size"]} if "queue_size" in given else {}
-    return _temperature(0.2)(given) | size
+    return _temperature(0.2)(given) | {"queue_size": given.get("queue_size", 65536)}
+
+
+def _ema(translate: Callable[[dict], dict]) -> Callable[[dict], dict]:
+    """With solo-learn's momentum of the target, which follows a cosine as ours does (solo/methods/base.py,
+    solo/utils/momentum.py; `…_momentum` before it had sections)."""
+
+    def columns(given: dict) -> dict:
+        first, last = (given.get(f"{end}_tau", given.get(f"{end}_tau_momentum")) for end in ("base", "final"))
+        momentum = {"target_momentum": 0.99 if first is None else first}
+        return translate(given) | momentum | {"target_momentum_end": 1.0 if last is None else last}
+
+    return columns
+
+
+def _dino(given: dict) -> dict:
+    """The target's temperature is that after its warm-up."""
+    return {
+        "temperature": given.get("student_temperature", 0.1),
+        "target_temperature": given.get("teacher_temperature", 0.07),
+        "num_prototypes": given.get("num_prototypes", 65536),
+    }
+
+
+def _swav(given: dict) -> dict:
+    """The codes of a batch: solo-learn's queue of embeddings, from epoch 15 on, has no column."""
+    codes = {"target_temperature": given.get("sk_epsilon", 0.05), "num_prototypes": given.get("num_prototypes", 3000)}
+    return _temperature(0.1)(given) | codes
 
 
 # By source, for checkpoints without hyper-parameters: what the publisher's own scripts set.
@@ -64,11 +90,15 @@ SOLO_LEARN: dict[str, tuple[str, Callable[[dict], dict]]] = {
     "vicreg": ("vicreg", _vicreg(2.0)),  # solo/losses/vicreg.py: no ½
     "barlow_twins": ("barlow_twins", _barlow_twins(0.0051, 0.024)),  # solo/methods/barlow_twins.py
     "simsiam": ("simsiam", lambda given: {}),
-    "byol": ("byol", lambda given: {}),
+    "byol": ("byol", _ema(lambda given: {})),
     "simclr": ("simclr", _temperature(0.1)),
-    "mocov2plus": ("moco_v2", lambda given: _queue(given) | {"symmetric": True}),
-    "mocov3": ("moco_v3", _moco_v3),
+    "mocov2plus": ("moco_v2", _ema(lambda given: _queue(given) | {"symmetric": True})),
+    "mocov3": ("moco_v3", _ema(_moco_v3)),
     "nnclr": ("nnclr", _queue),
+    "dino": ("dino", _ema(_dino)),  # solo/methods/dino.py, solo/losses/dino.py: the mean of both orders, as ours
+    "swav": ("swav", _swav),  # solo/methods/swav.py, solo/losses/swav.py: likewise
+    # solo/losses/wmse.py: 2 − 2 cos, the gradient of the first view only; whitened in parts, in ours as a whole
+    "wmse": ("w_mse", lambda given: {}),
 }
 
 
@@ -89,8 +119,10 @@ def implied_row(source: str, method: str | None, heads: dict, arguments: dict) -
             return None
         method, translate = SOLO_LEARN[arguments["method"]]
         # Before it had a configuration of sections, hyper-parameters lay beside the method.
-        kwargs = arguments.get("method_kwargs")
-        given = arguments | (kwargs if isinstance(kwargs, dict) else {})
+        sections = [arguments.get(name) for name in ("momentum", "method_kwargs")]
+        given = dict(arguments)
+        for section in sections:
+            given |= section if isinstance(section, dict) else {}
     elif method is not None:
         translate, given = PUBLISHED[source], {}
     else:

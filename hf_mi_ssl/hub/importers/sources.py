@@ -76,12 +76,12 @@ SOURCES: dict[str, Source] = {
         projector=r"projector\.",
         method="barlow_twins",
     ),
-    # vturrisi/solo-learn, solo/methods/base.py; `encoder` in early versions, see main_linear.py
+    # vturrisi/solo-learn, solo/methods/base.py; `encoder` in early versions, see main_linear.py; `head` in dino.py
     "solo_learn": Source(
         "vturrisi/solo-learn",
         r"classifier\.weight",
         ("backbone.", "encoder."),
-        projector=r"projector\.",
+        projector=r"(projector|head\.mlp)\.",
         predictor=r"predictor\.",
     ),
     # lightly-ai/lightly, lightly/models/modules/heads.py, examples/pytorch/*.py, benchmarks/imagenet/resnet50/*.py
