@@ -5,12 +5,15 @@ HF_MI_SSL_TEST_ENDPOINT and HF_MI_SSL_TEST_TOKEN run the tests that inject no fa
 
 import io
 import json
+import multiprocessing
 import os
 import re
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from contextlib import redirect_stderr, redirect_stdout
@@ -18,6 +21,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
+import psutil
 import pytest
 import torch
 from huggingface_hub import HfApi
@@ -27,6 +31,7 @@ from transformers import AutoModel
 from hf_mi_ssl.encoders import load_encoder
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.hub import Publisher, check_hub, export_encoder, export_pretraining, push
+from hf_mi_ssl.hub.push import push_revisions
 from hf_mi_ssl.views import view_recipes
 from tests.conftest import small_model
 from tests.hub_server import Fault, Handler, HubServer
@@ -524,6 +529,45 @@ def test_what_safetensors_says_of_a_full_disk_costs_a_revision_only(tmp_path, pl
     monkeypatch.setattr(encoder, "save_pretrained", full)
     Publisher(_arguments(tmp_path, place), True).revise("epoch-001", encoder, RECIPE)
     assert "epoch-001 is not published" in caplog.text
+
+
+def training(run_dir, repo_id):
+    """A run that pushes a revision beside its training, as `Publisher` does, and trains on."""
+    threading.Thread(target=push_revisions, args=[run_dir, repo_id], daemon=True).start()
+    threading.Event().wait(60)
+
+
+@pytest.mark.parametrize("ended", [signal.SIGINT, signal.SIGKILL])
+def test_the_push_of_a_run_that_is_interrupted_ends_with_it_and_goes_on_later(ended, tmp_path, place, server):
+    export(small_model("jmi"), tmp_path / "revisions" / "epoch-001")
+    server.faults = [Fault("/commit/", "hang")]
+    run = multiprocessing.get_context("fork").Process(target=training, args=[tmp_path, place.repo_id])
+    run.start()
+    while not server.requests("/commit/"):
+        time.sleep(0.05)
+        assert run.is_alive()
+    (child,) = psutil.Process(run.pid).children()
+    os.kill(run.pid, ended)
+    run.join(10)
+    assert psutil.wait_procs([child], timeout=5)[1] == []  # none is alive
+    server.faults, server.log = [], []
+    (said,) = push_revisions(tmp_path, place.repo_id)
+    assert "pushed 3 of 3 files" in said
+    assert place.files("epoch-001") == ENCODER
+    assert not server.requests("PUT ")  # the weights had arrived
+    assert not list((tmp_path / "revisions").iterdir())
+
+
+def test_ctrl_c_while_a_revision_is_on_its_way_says_how_to_go_on(tmp_path, place, monkeypatch, caplog):
+    class Busy:
+        def join(self):
+            raise KeyboardInterrupt
+
+    publisher = Publisher(_arguments(tmp_path, place), True)
+    publisher.thread = Busy()
+    publisher.finish()
+    assert "not pushed: interrupted" in caplog.text
+    assert f"push_to_hub.py {tmp_path} --hub_model_id {place.repo_id}" in caplog.text
 
 
 def test_an_interrupted_push_says_how_to_go_on(tmp_path, place, monkeypatch, caplog):

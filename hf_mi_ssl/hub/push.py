@@ -90,16 +90,22 @@ def push(
     job["files"] = {path: str(file.absolute()) for path, file in files.items() if path not in texts}
     # Its warnings could name signed addresses; its bars would cut through those of training.
     bars = sys.stderr.isatty() and threading.current_thread() is threading.main_thread()
-    done = subprocess.run(
-        # -P: what lies beside the script is not importable
-        [sys.executable, "-P", str(Path(__file__).with_name("upload.py"))],
-        env=os.environ | {"HF_HUB_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "0" if bars else "1"},
-        input=json.dumps(job),
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # Ctrl-C ends it through `run`, without a traceback of its own
-        check=False,
-    )
+    job["alive"], here = os.pipe()  # closed when this process ends, however it does
+    try:
+        done = subprocess.run(
+            # -P: what lies beside the script is not importable
+            [sys.executable, "-P", str(Path(__file__).with_name("upload.py"))],
+            env=os.environ | {"HF_HUB_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "0" if bars else "1"},
+            input=json.dumps(job),
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C ends it through the pipe, without a traceback of its own
+            pass_fds=[job["alive"]],
+            check=False,
+        )
+    finally:
+        os.close(job["alive"])
+        os.close(here)
     if done.returncode == -signal.SIGALRM:
         raise UserError(f"no end of the push to {repo_id} after {deadline:.0f} seconds: try again", exit_code=1)
     said = ["", *done.stdout.strip().splitlines()][-1]
@@ -175,11 +181,14 @@ class Publisher:
 
     def finish(self) -> None:
         """Push what is left, after the run has written everything."""
+        if self.active:
+            for line in self._try(self._rest):
+                print(line)
+
+    def _rest(self, *where, **how) -> list[str]:
         if self.thread is not None:
             self.thread.join()
-        if self.active:
-            for line in self._try(publish):
-                print(line)
+        return publish(*where, **how)
 
     def _try(self, what) -> list[str]:
         run_dir, repo_id, private = self.args.output_dir, self.args.hub_model_id, self.args.hub_private_repo

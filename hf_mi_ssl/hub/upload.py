@@ -6,8 +6,10 @@ started as a file and imports nothing of this package, so that it starts at once
 
 import hashlib
 import json
+import os
 import signal
 import sys
+import threading
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -104,8 +106,15 @@ def explain(error: BaseException, repo_id: str) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+def end_with_parent(alive: int) -> None:
+    """End this process when the pipe is closed at its other end: the run was interrupted or killed."""
+    os.read(alive, 1)
+    os._exit(1)
+
+
 def main() -> int:
     job = json.load(sys.stdin)
+    threading.Thread(target=end_with_parent, args=[job["alive"]], daemon=True).start()
     signal.setitimer(signal.ITIMER_REAL, job["deadline"])  # ends this process, whatever it waits for
     try:
         said, code = upload(job), 0
