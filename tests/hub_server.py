@@ -1,20 +1,73 @@
 """A small Hub in this process: real HTTP, commits in memory, one store of large files, and faults on demand.
 
 It speaks what `huggingface_hub` asks of a Hub to create, push to, list and load model repositories over LFS. It proves
-our calls and what arrives, not the real Hub's quotas, nor its xet storage.
+our calls and what arrives, not the real Hub's quotas, nor its xet storage. HF_MI_SSL_TEST_ENDPOINT and
+HF_MI_SSL_TEST_TOKEN name another Hub, for all tests but those that inject faults.
 """
 
 import base64
 import hashlib
 import json
+import os
 import re
 import sys
 import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import huggingface_hub
+import pytest
+from huggingface_hub import HfApi
+
 LARGE = (".safetensors", ".png")
+ELSEWHERE = os.environ.get("HF_MI_SSL_TEST_ENDPOINT")
+
+
+class Place:
+    """A Hub that is pushed to, and whose token is used; what is made there gets its name here."""
+
+    def __init__(self, url: str, token: str):
+        self.api, self.url, self.token = HfApi(url, token), url, token
+        self.owner = self.api.whoami()["name"]
+        self.made: list[str] = []
+
+    def name(self, what: str) -> str:
+        """The id of a repository that nobody else has."""
+        self.made.append(f"{self.owner}/hf-mi-ssl-test-{what}-{uuid.uuid4().hex[:8]}")
+        return self.made[-1]
+
+    def files(self, repo_id: str, revision: str | None = None) -> set[str]:
+        return set(self.api.list_repo_files(repo_id, revision=revision)) - {".gitattributes"}
+
+    def read(self, repo_id: str, path: str, revision: str | None = None) -> bytes:
+        return Path(self.api.hf_hub_download(repo_id, path, revision=revision)).read_bytes()
+
+
+@contextmanager
+def hub(home: Path, server: "HubServer | None" = None) -> Iterator[Place]:
+    """The Hub of the tests, and the environment of somebody who asks it and keeps things in `home`: the one that the
+    environment names, else `server` or one of our own. What was made elsewhere is removed in the end."""
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        url, token = ELSEWHERE, os.environ.get("HF_MI_SSL_TEST_TOKEN")
+        settings = {"HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
+        if not ELSEWHERE:
+            server = server or stack.enter_context(HubServer())
+            url, token = server.url, server.token
+            settings["HF_HUB_DISABLE_XET"] = "1"
+        for name, value in (settings | {"HF_ENDPOINT": url, "HF_TOKEN": token}).items():
+            patch.setenv(name, value)
+        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        patch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(home / "hub"))
+        place = Place(url, token)
+        yield place
+        for repo_id in place.made if ELSEWHERE else ():
+            place.api.delete_repo(repo_id, missing_ok=True)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from hf_mi_ssl import JMIConfig, JMIForPreTraining
 from hf_mi_ssl.encoders import MIResNetConfig, build_encoder, encoder_config, load_encoder
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.hub import export_encoder, export_pretraining, push
-from tests.hub_server import HubServer
+from tests.hub_server import hub
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -115,22 +115,22 @@ def runs(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def hub(runs, tmp_path_factory):
-    """The environment of somebody who asks a Hub that has both runs."""
-    with HubServer(user="me") as server, pytest.MonkeyPatch.context() as patch:
-        home = tmp_path_factory.mktemp("home")
-        settings = {"HF_ENDPOINT": server.url, "HF_TOKEN": server.token, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0",
-                    "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}  # fmt: skip
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        for name in ("my_photos", "my_timm_photos"):
-            push(runs / "runs" / name, "me/" + name.replace("_", "-"))
-        yield os.environ | settings
+def names(runs, tmp_path_factory):
+    """What the runs of the README are called on a Hub that has both."""
+    with hub(tmp_path_factory.mktemp("home")) as place:
+        found = {f"me/{name}": place.name(name) for name in ("my-photos", "my-timm-photos")}
+        for shown, repo_id in found.items():
+            push(runs / "runs" / shown.removeprefix("me/").replace("-", "_"), repo_id)
+        yield found
 
 
-def ran(numbers: list[int], folder: Path, environment: dict, before: str = HIDDEN) -> None:
+def ran(numbers: list[int], folder: Path, names: dict[str, str], before: str = HIDDEN) -> None:
     """Snippets one after another in a Python of their own, each followed by its check."""
     code = before + "\n".join(f"{SNIPPETS[number]}\n{CHECKS[number]}" for number in numbers)
+    for shown, repo_id in names.items():
+        code = code.replace(shown, repo_id)
+    assert "me/my" not in code
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", code]
     done = subprocess.run(
         command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
@@ -138,20 +138,20 @@ def ran(numbers: list[int], folder: Path, environment: dict, before: str = HIDDE
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_what_the_readme_shows_runs_in_a_python_without_the_package(runs, hub):
-    ran([0, 1], runs, hub)
+def test_what_the_readme_shows_runs_in_a_python_without_the_package(runs, names):
+    ran([0, 1], runs, names)
 
 
-def test_the_whole_model_goes_on_training(runs, hub):
-    ran([2], runs, hub, before="")
+def test_the_whole_model_goes_on_training(runs, names):
+    ran([2], runs, names, before="")
 
 
-def test_exported_files_run_without_the_package(runs, hub):
+def test_exported_files_run_without_the_package(runs, names):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     shown = re.findall(r"recipes/export.py (runs/my_photos) --format (\w+)", SECTION)
     assert [recipe(runs / place, "--format", kind) for place, kind in shown] == [0, 0]
-    ran([3], runs, hub)
+    ran([3], runs, names)
 
 
 # The recipe

@@ -1,7 +1,4 @@
-"""Publishing a run over HTTP: what arrives, that strangers load it by name, and what each fault costs.
-
-HF_MI_SSL_TEST_ENDPOINT and HF_MI_SSL_TEST_TOKEN run the tests that inject no fault against another Hub.
-"""
+"""Publishing a run over HTTP: what arrives, that strangers load it by name, and what each fault costs."""
 
 import io
 import json
@@ -15,8 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,13 +31,12 @@ from hf_mi_ssl.hub import Publisher, check_hub, export_encoder, export_pretraini
 from hf_mi_ssl.hub.push import push_revisions
 from hf_mi_ssl.views import view_recipes
 from tests.conftest import small_model
-from tests.hub_server import Fault, Handler, HubServer
+from tests.hub_server import ELSEWHERE, Fault, Handler, HubServer, hub
 from tests.test_card import RESULTS
 from tests.test_recipes import FAST, assert_same_run, data, run
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = view_recipes("moco", 16)[0]
-ELSEWHERE = os.environ.get("HF_MI_SSL_TEST_ENDPOINT")
 PUSHED = {"README.md", "config.json", "model.safetensors", "preprocessor_config.json", "training_args.json",
           "metrics.jsonl", "results.json", "pretraining/config.json", "pretraining/model.safetensors",
           "figures/training.png"}  # fmt: skip
@@ -76,55 +72,33 @@ def run_dir(finished_run, tmp_path) -> Path:
     return shutil.copytree(finished_run, tmp_path / "run")
 
 
-class Place:
-    """The Hub that is pushed to: ours, or the one that the environment names."""
-
-    def __init__(self, url, token, user):
-        self.api, self.url, self.token = HfApi(url, token), url, token
-        self.repo_id = f"{user or self.api.whoami()['name']}/hf-mi-ssl-test-{uuid.uuid4().hex[:8]}"
-
-    def files(self, revision=None) -> set[str]:
-        return set(self.api.list_repo_files(self.repo_id, revision=revision)) - {".gitattributes"}
-
-    def read(self, path, revision=None) -> bytes:
-        return Path(self.api.hf_hub_download(self.repo_id, path, revision=revision)).read_bytes()
-
-    def commits(self) -> str:
-        return self.api.repo_info(self.repo_id).sha
-
-
 @pytest.fixture
 def server():
     with HubServer() as server:
         yield server
 
 
+class OnePlace:
+    """A Hub with one repository of the test."""
+
+    def __init__(self, place):
+        self.api, self.url, self.token = place.api, place.url, place.token
+        self.repo_id = place.name("push")
+        self.files, self.read = (partial(method, self.repo_id) for method in (place.files, place.read))
+
+
 @pytest.fixture
 def place(request, tmp_path, monkeypatch):
-    """A Hub and the environment of those who push to it. Faults are for ours alone."""
+    """A Hub, a repository, and the environment of those who push to it. Faults are for ours alone."""
     faulty = "server" in request.fixturenames
     if ELSEWHERE and faulty:
         pytest.skip("faults are injected into our own server only")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    ours = None if ELSEWHERE else request.getfixturevalue("server")
-    place = (
-        Place(ELSEWHERE, os.environ["HF_MI_SSL_TEST_TOKEN"], None)
-        if ELSEWHERE
-        else Place(ours.url, ours.token, ours.user)
-    )
-    monkeypatch.setenv("HF_ENDPOINT", place.url)
-    monkeypatch.setenv("HF_TOKEN", place.token)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf_home"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hf_home" / "hub"))
-    if ours:
-        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
-        (tmp_path / "site").mkdir()  # children do not wait between their attempts
-        (tmp_path / "site" / "sitecustomize.py").write_text("import time\ntime.sleep = lambda seconds: None\n")
-        monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}:{ROOT}")
-    yield place
-    if ELSEWHERE:
-        place.api.delete_repo(place.repo_id, missing_ok=True)
+    with hub(tmp_path / "hf_home", request.getfixturevalue("server") if faulty else None) as place:
+        if not ELSEWHERE:
+            (tmp_path / "site").mkdir()  # children do not wait between their attempts
+            (tmp_path / "site" / "sitecustomize.py").write_text("import time\ntime.sleep = lambda seconds: None\n")
+            monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}:{ROOT}")
+        yield OnePlace(place)
 
 
 @pytest.fixture

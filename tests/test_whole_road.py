@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_server import HubServer
+from tests.hub_server import hub
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = ["--image_size", 32, "--dataloader_num_workers", 0]
@@ -33,17 +33,15 @@ with torch.no_grad():
 @pytest.mark.slow
 def test_pretrain_push_load_probe_and_finetune(tmp_path):
     run, tuned = tmp_path / "run", tmp_path / "tuned"
-    with HubServer() as server:
-        name = f"{server.user}/whole-road"
-        settings = {"HF_ENDPOINT": server.url, "HF_TOKEN": server.token, "HF_HOME": str(tmp_path / "home"),
-                    "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "1",
-                    "PYTHONPATH": str(ROOT)}  # fmt: skip
+    with hub(tmp_path / "home") as place:
+        name = place.name("whole-road")
+        settings = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
         def python(*argv) -> str:
             command = [sys.executable, *map(str, argv)]
             done = subprocess.run(command, cwd=tmp_path, env=os.environ | settings, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
-            assert server.token not in done.stdout + done.stderr
+            assert place.token not in done.stdout + done.stderr
             return done.stdout
 
         trained = ["--max_train_steps", 60, "--warmup_epochs", 0.1, "--output_dir", run]
@@ -68,6 +66,6 @@ def test_pretrain_push_load_probe_and_finetune(tmp_path):
         evidence = [tmp_path / "linear_probe.json", tuned / "finetune.json"]
         python(ROOT / "recipes" / "render_card.py", run, "--add", *evidence)
         python(ROOT / "recipes" / "push_to_hub.py", run)
-        card = server.content(name)["README.md"].decode()
+        card = place.read(name, "README.md").decode()
     assert re.search(rf"fine-?tun.*10 % of the labels.* {100 * row['value']:.1f} %", card)
     assert f'AutoModel.from_pretrained("{name}"' in card
