@@ -88,6 +88,18 @@ def test_the_map_shows_the_principal_components_in_the_colours_of_classes_or_of_
         assert not axis.texts
 
 
+def test_classes_are_told_apart_without_red_and_green_by_colour_and_shape():
+    figure = map_figure(embedded(), torch.arange(N) % 20, "title")
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [str(label) for label in range(20)]
+    looks = {(handle.get_color(), handle.get_marker()) for handle in legend.legend_handles}
+    assert len(looks) == 20
+    assert len({colour for colour, _ in looks}) == 8
+    drawn = figure.axes[1].collections
+    assert sum(len(points.get_offsets()) for points in drawn) == N
+    assert len(drawn) == 3
+
+
 @pytest.mark.parametrize(("n", "width"), [(8, 1), (9, 5), (40, 12)])
 def test_everything_is_drawn_of_few_images_and_of_collapsed_embeddings(n, width, tmp_path):
     few = Part(part().images, torch.arange(n), "test")

@@ -6,6 +6,7 @@ only when a figure is drawn.
 
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,6 +18,9 @@ _FEWEST, _MOST_CLASSES = 8, 20
 _QUERIES, _NEIGHBOURS = 6, 9
 _SIDE, _GAP = 64, 6  # pixels of a cell of the grid, and around it
 _INK = {"random": "#999999", "trained": "#0072B2"}
+# Of classes, told apart by everybody (Okabe and Ito), and the shapes of the first eight, the next eight …
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999999")
+_SHAPES = "o^s"
 
 
 def draw_maps(embedded: Embedded, held: Part, directory: Path, title: str, show_images: bool = True) -> list[Path]:
@@ -57,9 +61,9 @@ def spectrum_figure(embedded: Embedded, title: str):
 
 
 def map_figure(embedded: Embedded, labels: Tensor | None, title: str):
-    """The two leading principal components of h, coloured by class; by the image's mean colour where there are no
-    labels or too many classes to tell apart."""
-    from matplotlib import colormaps
+    """The two leading principal components of h, in the colours and shapes of classes; in the image's mean colour
+    where there are no labels or too many classes to tell apart."""
+    from matplotlib.lines import Line2D
     from matplotlib.patheffects import withStroke
 
     known = labels is not None and (labels >= 0).all()
@@ -70,17 +74,24 @@ def map_figure(embedded: Embedded, labels: Tensor | None, title: str):
         x = found["h"].double()
         u, s, _ = torch.linalg.svd(x - x.mean(0), full_matrices=False)
         points, shares = F.pad(u * s, (0, 1))[:, :2], F.pad(s.square() / s.square().sum().clamp_min(1e-300), (0, 1))
-        colours = found["colour"].clamp(0, 1).numpy()
+        colours, place = found["colour"].clamp(0, 1).numpy(), torch.zeros(len(x), dtype=torch.long)
         if named:
-            palette = colormaps["tab10" if len(classes) <= 10 else "tab20"]
-            colours = [palette(classes.index(label)) for label in labels.tolist()]
-        axis.scatter(*points.T, s=7, c=colours, alpha=0.8, linewidths=0)
+            place = torch.searchsorted(torch.tensor(classes), labels)
+            colours = np.array(_COLOURS)[place % len(_COLOURS)]
+        for number, shape in enumerate(_SHAPES[: 1 + int(place.max()) // len(_COLOURS)]):
+            of_shape = place // len(_COLOURS) == number
+            style = {"s": 9, "marker": shape, "alpha": 0.8, "linewidths": 0}
+            axis.scatter(*points[of_shape].T, c=colours[of_shape.numpy()], **style)
         for label in classes if named else ():  # written where the class is: colours alone do not tell for everybody
             centre = points[labels == label].median(0).values
             outline = [withStroke(linewidth=3, foreground="white")]
             axis.annotate(str(label), centre.tolist(), weight="bold", ha="center", va="center", path_effects=outline)
         axis.set(title=f"{name} encoder", xticks=[], yticks=[])
         axis.set(xlabel=f"component 1: {shares[0]:.0%} of the variance", ylabel=f"component 2: {shares[1]:.0%}")
+    if named:
+        looks = [(_COLOURS[i % len(_COLOURS)], _SHAPES[i // len(_COLOURS)]) for i in range(len(classes))]
+        handles = [Line2D([], [], linestyle="", color=colour, marker=shape) for colour, shape in looks]
+        figure.legend(handles, classes, title="class", loc="outside right center", frameon=False)
     coloured = "numbers and colours: classes" if named else "colour: that of the image on average"
     said = f"principal components of representations h, {len(x):,} held-out images; {coloured}"
     figure.suptitle(f"{title}\n{said}", fontsize=10)
