@@ -243,6 +243,24 @@ def test_a_run_is_fine_tuned_chosen_within_train_and_put_on_its_card(finished, f
     assert "fine-tuning, 50 % of the labels" in (finished / "README.md").read_text()
 
 
+@pytest.mark.parametrize(("name", "more"), [("linear_probe", []), ("finetune", [*FAST, 1e-6, 0.02])])
+def test_labels_of_test_have_no_part_in_what_is_chosen(name, more, exported, folder, tmp_path):
+    """Were anything chosen by test, wrong labels there would choose what learns nothing."""
+    shutil.copytree(folder / "train", tmp_path / "swapped" / "train")
+    for colour, other in (("red", "green"), ("green", "red")):
+        shutil.copytree(folder / "test" / colour, tmp_path / "swapped" / "test" / other)
+    found = {}
+    for place in (folder, tmp_path / "swapped"):
+        output = tmp_path / f"of-{place.name}"
+        argv = ["--model", exported, "--data_dir", place, *LOADS, "--output_dir", output]
+        assert recipe(name, *argv, *more) == 0
+        found[place] = written(output, name)["evaluations"]
+    for right, wrong in zip(*found.values()):
+        assert right["chosen"] == wrong["chosen"]
+        assert (right["value"], wrong["value"]) == (1.0, 0.0)
+        assert right["protocol"] == wrong["protocol"]
+
+
 def test_a_frozen_encoder_is_told_apart_in_the_rows_of_any_encoder(exported, folder, tmp_path):
     encoder = tmp_path / "encoder"
     shutil.copytree(exported, encoder)
