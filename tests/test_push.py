@@ -29,6 +29,7 @@ from hf_mi_ssl.encoders import load_encoder
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.hub import Publisher, check_hub, export_encoder, export_pretraining, push
 from hf_mi_ssl.hub.push import push_revisions
+from hf_mi_ssl.training import data_of, parse_arguments
 from hf_mi_ssl.views import view_recipes
 from tests.conftest import small_model
 from tests.hub_server import ELSEWHERE, Fault, Handler, HubServer, hub
@@ -301,6 +302,33 @@ def test_a_damaged_download_is_said_and_the_next_try_loads(run_dir, place, serve
         found = load_encoder(place.repo_id).state_dict()
         assert all(torch.equal(found[name], expected[name]) for name in expected)
         shutil.rmtree(Path(os.environ["HF_HOME"]) / "hub")
+
+
+def test_a_full_disk_while_loading_is_said_and_the_next_try_loads(run_dir, place, at_home, monkeypatch):
+    def full(*arguments, **settings):
+        raise OSError(28, "No space left on device")
+
+    push(run_dir, place.repo_id)
+    with monkeypatch.context() as patch:
+        patch.setattr("huggingface_hub.file_download.http_get", full)
+        with pytest.raises(UserError, match="No space left on device") as raised:
+            load_encoder(place.repo_id)
+    assert "\n" not in str(raised.value)
+    expected, found = (load_encoder(name).state_dict() for name in (run_dir, place.repo_id))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_what_a_run_on_the_hub_held_out_stays_held_out(run_dir, place, at_home):
+    args = parse_arguments(["--seed", "0"], "")
+    push(run_dir, place.repo_id)
+    assert data_of(place.repo_id, args) == args.data_arguments()  # it does not say with which seed
+    (run_dir / "training_args.json").write_text(json.dumps({"seed": 7}))
+    push(run_dir, place.repo_id)
+    for name in (place.repo_id, str(run_dir)):
+        assert data_of(name, args) == args.data_arguments() | {"seed": 7}
+    (run_dir / "training_args.json").write_text("[]")
+    with pytest.raises(UserError, match="does not say which seed"):
+        data_of(str(run_dir), args)
 
 
 # Before anything is trained
