@@ -11,7 +11,8 @@ from hf_mi_ssl import counter
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.estimators import NWJ, TRACKED, CalibratedCosDV, CosDV, InfoNCE, cross_fit, track
 from hf_mi_ssl.estimators.fixed import ESTIMATORS
-from hf_mi_ssl.estimators.fixed_critic import cross_fit_all
+from hf_mi_ssl.estimators.fixed_critic import cross_fit_all, hold_out_all
+from hf_mi_ssl.estimators.result import cut
 from hf_mi_ssl.estimators.streamed import Cosines
 from hf_mi_ssl.mi.critics import cosine, score_matrix
 from hf_mi_ssl.mi.pairs import log_mean_exp, off_diagonal
@@ -68,7 +69,20 @@ def test_bounds_are_ordered_and_below_the_mutual_information_of_gaussians(dimens
         assert estimate.kind == "lower_bound"
         assert estimate.value <= truth + 3 * estimate.standard_error, name
     assert estimates["cos_dv"].value <= estimates["row_wise_dv"].value
-    assert estimates["info_nce"].value <= math.log(600)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 40), st.integers(1, 6), st.floats(0, 1), st.floats(0.002, 1), st.integers(0, 9))
+def test_info_nce_is_at_most_log_n_before_any_cut(n, dimension, rho, temperature, seed):
+    pairs = Cosines(*gaussian_pairs(n, dimension, rho, seed))
+    assert measure(InfoNCE(temperature), pairs)[0] <= math.log(n) + 1e-6
+
+
+def test_info_nce_reaches_log_n_where_donsker_varadhan_passes_it():
+    a = gaussian_pairs(30, 8, 1.0, 0)[0]
+    info_nce, dv = (measure(make(0.01), Cosines(a, a))[0] for make in (InfoNCE, CosDV))
+    assert info_nce == pytest.approx(math.log(30), abs=1e-3)
+    assert dv > 2 * math.log(30)
 
 
 def test_clusters_are_measured_to_the_last_bit():
@@ -86,6 +100,45 @@ def test_no_estimate_exceeds_log_n_and_intervals_hold_the_value(n, dimension, rh
         assert estimate.ceiling <= math.log(n)
         assert estimate.low <= estimate.value <= estimate.high
         assert (estimate.n, estimate.split) == (n, "held-out")
+
+
+def test_halves_that_are_cross_fitted_certify_the_log_of_a_half():
+    a = gaussian_pairs(101, 64, 1.0, 0)[0]
+    for name, estimate in cross_fit_each(ESTIMATORS, a, a).items():
+        size = 50 if name in FITTED else 101
+        assert estimate.value <= math.log(size)
+        assert estimate.ceiling <= math.log(size)
+    assert cross_fit(CalibratedCosDV(), a, a).ceiling == math.log(50)
+    assert CalibratedCosDV().fit(a, a).estimate(a, a).ceiling == math.log(101)
+
+
+def test_few_pairs_of_few_kinds_are_above_the_truth_and_warned_of():
+    """Of ten clusters, in equal shares as data sets are: two of one kind meet too rarely among a few."""
+    order = torch.randperm(32, generator=torch.Generator().manual_seed(0))
+    z = torch.eye(10)[order % 10]
+    few, many = cross_fit(CalibratedCosDV(), z, z), cross_fit(CalibratedCosDV(), *clusters(64, 10, 0))
+    assert few.value > math.log(10) + 0.1
+    assert any("fewer than 64 pairs" in warning for warning in few.warnings)
+    assert not any("fewer than" in warning for warning in many.warnings)
+
+
+def test_a_value_that_is_cut_keeps_the_width_of_its_interval_inside():
+    assert cut(5.0, 6.0, 7.0, 0.0, 4.0) == (3.0, 4.0, 4.0)
+    assert cut(-2.0, -1.5, -1.0, 0.0, 4.0) == (0.0, 0.0, 0.5)
+    assert cut(1.0, 2.0, 3.0, 0.0, 4.0) == (1.0, 2.0, 3.0)
+    # One number tells all pairs apart: beyond log n whatever n is
+    a = gaussian_pairs(80, 64, 1.0, 0)[0]
+    estimate = NWJ().fit(a, a).estimate(a + 0.05 * gaussian_pairs(80, 64, 1.0, 1)[0], a)
+    assert estimate.low < estimate.value == math.log(80) == estimate.high
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_the_length_of_embeddings_does_not_matter_however_large(scale):
+    a, b = gaussian_pairs(100, 8, 0.9, 0)
+    for name, estimate in cross_fit_each(ESTIMATORS, a, b).items():
+        other = cross_fit(ESTIMATORS[name](), a * scale, b * scale)
+        assert other.value == pytest.approx(estimate.value, abs=1e-5)
+    assert estimate.value > 0.5
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3, 8, 64])
@@ -200,10 +253,23 @@ def test_track_is_cross_fit_of_each_and_deterministic():
     assert estimates == {name: cross_fit(make(), *pairs, split="test") for name, make in TRACKED.items()}
 
 
-def test_a_collapsed_embedding_shares_nothing():
+def test_held_out_estimators_that_share_passes_say_what_each_alone_does():
+    a, b = gaussian_pairs(120, 8, 0.6, 0)
+    together = hold_out_all({name: make() for name, make in ESTIMATORS.items()}, a, b, 90, "test")
+    assert list(together) == list(ESTIMATORS)
+    for name, make in ESTIMATORS.items():
+        known = 90 if make.fits else 0
+        alone = make()
+        if known:
+            alone.fit(a[:known], b[:known])
+        assert together[name] == alone.estimate(a[known:], b[known:], "test")
+
+
+def test_a_collapsed_embedding_shares_nothing_and_its_interval_is_warned_of():
     z = torch.ones(64, 16)
     for estimate in cross_fit_each(ESTIMATORS, z, z).values():
         assert estimate.value == pytest.approx(0, abs=1e-3)
+        assert any("no width" in warning for warning in estimate.warnings) == (estimate.standard_error == 0)
 
 
 def test_unusable_input_is_a_user_error():

@@ -118,6 +118,16 @@ def test_the_gaussian_critic_takes_dimensions_that_differ_vanish_or_repeat():
     assert held_out(GaussianCritic(), (constant, constant)).value == 0
 
 
+def test_no_interval_is_narrow_where_nothing_is_known():
+    a = torch.randn(200, 400, generator=torch.Generator().manual_seed(0))  # more dimensions than pairs, views alike
+    estimate = held_out(GaussianCritic(), (a, a))
+    assert (estimate.low, estimate.value) == (0.0, math.log(50))
+    assert any("cut to log n" in warning for warning in estimate.warnings)
+    estimate = held_out(GaussianCritic(), (torch.zeros(200, 3), torch.zeros(200, 3)))
+    assert estimate.low == estimate.value == estimate.high == 0
+    assert any("no width" in warning for warning in estimate.warnings)
+
+
 @pytest.fixture
 def short(monkeypatch):
     monkeypatch.setattr(trained, "_STEPS", 150)

@@ -84,7 +84,7 @@ def platt(positives: Tensor, law: Law) -> tuple[float, float]:
         return ((miss * s).mean() - w @ (alarm * t)).item(), -curvature.item()
 
     scale = root(slope, 0.0, MAX_SCALE)
-    return scale, offset(scale)
+    return scale, offset(scale) if scale else 0.0  # the classes weigh alike
 
 
 def jsd_of_mi(mi: float) -> float:

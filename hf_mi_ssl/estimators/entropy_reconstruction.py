@@ -11,7 +11,8 @@ from ..mi.bounds import uniform_sphere_dv
 from ..mi.critics import cosine
 from .calibration import MAX_SCALE, root
 from .pairs import check_pairs
-from .result import MIEstimate
+from .result import NO_SPREAD, MIEstimate, cut
+from .streamed import to_unit_size
 
 _FITTED_ON = 1024  # pairs that decide the one constant κ
 _BLOCK = 2**20  # scores at once
@@ -64,8 +65,12 @@ class EntropyReconstruction:
             used += (scores - log_sum[:, None]).exp().sum(0)
         most = math.log(n)
         mean, error = own.mean().item(), ((own - used).std() / math.sqrt(n)).item()
-        low, value, high = (min(max(mean + k * _Z95 * error, 0.0), most) for k in (-1, 0, 1))
+        low, value, high = cut(mean - _Z95 * error, mean, mean + _Z95 * error, 0.0, most)
         ceiling = min(most, uniform_sphere_dv(a.shape[1], 1 / MAX_SCALE))
+        warnings = {
+            "above 90 % of its ceiling: the mutual information may be larger": value > 0.9 * ceiling,
+            NO_SPREAD: error == 0,
+        }
         return MIEstimate(
             value=value,
             kind="plugin",
@@ -76,13 +81,13 @@ class EntropyReconstruction:
             n=n,
             split=split,
             protocol=f"von Mises–Fisher, κ = {self.scale:.4g} fitted on other pairs, negatives of the same view",
-            warnings=("above 90 % of its ceiling: the mutual information may be larger",) * (value > 0.9 * ceiling),
+            warnings=tuple(text for text, holds in warnings.items() if holds),
         )
 
 
 def _directions(z_a: Tensor, z_b: Tensor) -> tuple[Tensor, Tensor]:
     check_pairs(z_a, z_b, least=8, one_size=True)
-    return cosine(z_a.detach().double(), z_b.detach().double())
+    return cosine(*(to_unit_size(z.detach().double()) for z in (z_a, z_b)))
 
 
 ESTIMATORS: dict[str, type] = {"entropy_reconstruction": EntropyReconstruction}

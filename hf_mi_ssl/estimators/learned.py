@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..mi.pairs import off_diagonal
 from .coordinates import Coordinates
 from .pairs import check_pairs
-from .result import MIEstimate
+from .result import NO_SPREAD, MIEstimate, cut
 from .streamed import Exponential
 
 _Z95 = 1.959964
@@ -93,8 +93,9 @@ class LearnedCritic:
             "above 90 % of its ceiling: the mutual information may be larger": value > 0.9 * most,
             "cut to log n: use more pairs": value > most,
             "few re-pairings carry the marginal term, so the value may be too high: use more pairs": effective < 100,
+            NO_SPREAD: error == 0,
         }
-        low, value, high = (min(max(value + k * _Z95 * error, 0.0), most) for k in (-1, 0, 1))
+        low, value, high = cut(value - _Z95 * error, value, value + _Z95 * error, 0.0, most)
         return MIEstimate(
             value=value,
             kind="lower_bound",

@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 from typing import Literal
 
+NO_SPREAD = "all pairs say the same, so the interval has no width: of pairs that differ nothing is known"
+
 
 @dataclass(frozen=True)
 class MIEstimate:
     """A value in nats, and what is needed to believe it.
 
     Args:
-        value: the estimate, cut to log n, and from below to 0 where the critic's scale is fitted; so are low and high.
+        value: the estimate, cut to log n, and from below to 0 where the critic's scale is fitted; so are low and high
+            (see `cut`). n is here what is measured at once: a half, where halves are cross-fitted.
         kind: what it is in the population; only a `lower_bound` may be quoted as "at least".
         standard_error: of `value` before any cut, from the influence of each pair.
         low, high: the 95 % interval of what the estimator estimates (for a bound: of the bound, not of the MI).
@@ -36,3 +39,10 @@ class MIEstimate:
     def saturated(self) -> bool:
         """Whether the value is above 90 % of the ceiling: the MI may be larger than this estimator can say."""
         return self.value > 0.9 * self.ceiling
+
+
+def cut(low: float, value: float, high: float, least: float, most: float) -> tuple[float, float, float]:
+    """The three in [least, most], where a value that was outside keeps its interval's width on the inner side."""
+    inside = min(max(value, least), most)
+    low, high = (min(max(end + inside - value, least), most) for end in (low, high))
+    return low, inside, high

@@ -30,7 +30,7 @@ class Cosines:
     def __init__(self, z_a: Tensor, z_b: Tensor):
         check_pairs(z_a, z_b, least=2, one_size=True)
         wide = (z.detach() if z.dtype == torch.float64 else z.detach().float() for z in (z_a, z_b))
-        self.a, self.b = cosine(*wide)
+        self.a, self.b = cosine(*map(to_unit_size, wide))
         self.positives = (self.a * self.b).sum(1).double()
 
     def __len__(self) -> int:
@@ -62,6 +62,12 @@ class Cosines:
         """The law of the cosines with i ≠ j, as a histogram."""
         kernel = (Histogram,)
         return self.sums([kernel])[kernel].law
+
+
+def to_unit_size(z: Tensor) -> Tensor:
+    """Rows (N, D) times powers of two, which costs no digit: the squares of very long or short ones are no infinities
+    or zeros."""
+    return torch.ldexp(z, -torch.frexp(z.abs().amax(1, keepdim=True)).exponent)
 
 
 class Histogram:
