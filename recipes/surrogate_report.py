@@ -17,7 +17,7 @@ from pathlib import Path
 from accelerate.utils import tqdm
 
 from hf_mi_ssl.errors import UserError
-from hf_mi_ssl.evaluation.coordinates import COORDINATES, own_coordinates, target_whiteness
+from hf_mi_ssl.evaluation.coordinates import own_coordinates, target_whiteness
 from hf_mi_ssl.evaluation.saved import embed_held_out
 from hf_mi_ssl.evaluation.surrogate_report import surrogate_figure, surrogate_table
 from hf_mi_ssl.evaluation.surrogates import surrogate_rows
@@ -35,7 +35,7 @@ def report(name: str, n: int, args: PretrainingArguments) -> dict:
     whiteness = None
     if "p_a" in found:
         jobs["predicted"], own["predicted"] = (found["p_a"], b), 1.0
-        whiteness = target_whiteness(COORDINATES["predicted"](*jobs["predicted"])[1])
+        whiteness = target_whiteness(b)
     own = {place: tau for place, tau in own.items() if tau}
     rows = [
         row

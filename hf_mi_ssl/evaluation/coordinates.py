@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ..configuration import MISSLConfig
+from ..errors import UserError
 from ..mi import CRITICS
 
 
@@ -20,18 +21,21 @@ def standardised(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 def whitened(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """x = W(a − μ_A), W (Σ_A + Σ_B) Wᵀ = 2I: one W, so that xᵀy does not depend on the choice of W"""
     a, b = (z - z.mean(0) for z in (a, b))
-    factor = torch.linalg.cholesky((a.T @ a + b.T @ b) / (2 * len(a)))
+    factor, failed = torch.linalg.cholesky_ex((a.T @ a + b.T @ b) / (2 * len(a)))
+    if failed:
+        raise UserError("embeddings hardly vary, they have collapsed: there is nothing to whiten")
     return tuple(torch.linalg.solve_triangular(factor, z.T, upper=False).T for z in (a, b))
 
 
 def predicted(p: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """x = α p/‖p‖, y = c t/‖t‖, c: tr Σ_B = D, α: the least E‖x − y‖²
+    """x = α (p/‖p‖ − μ_p), y = c (t/‖t‖ − μ_t), μ their means, c: tr Σ_B = D, α: the least E‖x − y‖²
 
     The cosine loss leaves the scales open: these are those of the regression on a white target (arXiv 2006.07733).
+    A mean that all targets share, as in a cone, is a bias of that regression and no score.
     """
-    x, y = CRITICS["cosine"](p, t)
-    y = y * (y.shape[1] / y.var(0, correction=0).sum()).sqrt()
-    return (x * y).sum(1).mean() * x, y
+    x, y = (z - z.mean(0) for z in CRITICS["cosine"](p, t))
+    y = y * _scale_of(y)
+    return (x * y).sum() / x.square().sum().clamp_min(1e-12) * x, y
 
 
 COORDINATES = {function.__name__: function for function in (cosine, standardised, whitened, predicted)}
@@ -52,8 +56,18 @@ def own_coordinates(config: MISSLConfig) -> tuple[str, float | None]:
     return places.get(config.critic, "cosine"), None
 
 
-def target_whiteness(y: Tensor) -> tuple[float, float]:
-    """‖Σ_B − I‖/√D, Frobenius, and ‖μ_B‖/√D of a target y (N, D): the predictor's term is M₂ where both are 0"""
-    y, scale = y.double(), y.shape[1] ** 0.5
+def target_whiteness(t: Tensor) -> tuple[float, float]:
+    """‖Σ_B − I‖/√D, Frobenius, and ‖μ_B‖/√D of c t/‖t‖, t a target (N, D): for the cosine loss as it is, the
+    predictor's term is M₂ where both are 0"""
+    y, scale = CRITICS["cosine"](t.double(), t.double())[0], t.shape[1] ** 0.5
+    y = y * _scale_of(y)
     rest = torch.cov(y.T, correction=0) - torch.eye(y.shape[1], dtype=torch.float64)
     return rest.norm().item() / scale, y.mean(0).norm().item() / scale
+
+
+def _scale_of(y: Tensor) -> Tensor:
+    """c, a scalar: the variances of c y sum to D."""
+    variance = y.var(0, correction=0).sum()
+    if not variance > 1e-9:
+        raise UserError("the predictor's targets do not vary, they have collapsed: there is no marginal to compare")
+    return (y.shape[1] / variance).sqrt()

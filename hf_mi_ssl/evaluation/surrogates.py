@@ -82,9 +82,11 @@ def surrogate_rows(
     """A row for each temperature, of embeddings (N, D) of both views, or of a prediction and its target.
 
     Temperatures default to multiples of λ_max(Σ) from ½ to 20, and the row's own. Whitening keeps the leading
-    directions, at most 64 and N/16. Raises UserError for embeddings that have collapsed.
+    directions, at most 64 and N/16. Raises UserError for embeddings that are not finite or have collapsed.
     """
     a, b = a.double(), b.double()
+    if not (a.isfinite().all() and b.isfinite().all()):
+        raise UserError("embeddings hold NaN or infinity: there is no marginal to compare; check the checkpoint")
     if coordinates == "whitened":
         centred = torch.cat([a - a.mean(0), b - b.mean(0)])
         a, b = leading(centred, max(1, min(64, len(a) // 16))).split(len(a))
