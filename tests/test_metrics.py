@@ -14,6 +14,7 @@ from hf_mi_ssl.estimators import TASKS, track
 from hf_mi_ssl.evaluation import (
     accuracy_interval,
     alpha_req,
+    dead_dimensions,
     effective_rank,
     embedding_std,
     knn_predict,
@@ -103,12 +104,27 @@ def test_the_linear_probe_is_linear_probe_and_ridge_probe():
         assert found[key] == row | {"chosen": result.chosen}
 
 
+@pytest.mark.parametrize("name", ["knn", "linear_probe"])
+def test_representations_of_two_sizes_cost_one_line(name):
+    (train, y), (test, asked) = classes(50, 0), classes(20, 1)
+    with pytest.raises(UserError, match=r"train is \[50, 8\], predictions are \[20, 5\]"):
+        metrics.load(name).compute(predictions=test[:, :5], references=asked, train=train, train_labels=y)
+
+
+def test_rank_of_what_is_not_finite_costs_one_line():
+    z = normal(20, 4)
+    for bad in (torch.nan, torch.inf):
+        z[3, 1] = bad
+        with pytest.raises(UserError, match="NaN or infinity"):
+            metrics.load("rank").compute(data=z.numpy())
+
+
 def test_rank_is_what_the_functions_say():
     z = normal(300, 12) * torch.arange(1, 13) + 1
     found = metrics.load("rank").compute(data=z.numpy())
     functions = {"rankme": rankme, "effective_rank": effective_rank, "participation_ratio": participation_ratio,
-                 "alpha_req": alpha_req, "std": embedding_std, "mean_cosine": mean_cosine,
-                 "uniformity": uniformity}  # fmt: skip
+                 "alpha_req": alpha_req, "std": embedding_std, "dead_dimensions": dead_dimensions,
+                 "mean_cosine": mean_cosine, "uniformity": uniformity}  # fmt: skip
     assert found == {name: function(z) for name, function in functions.items()}
 
 

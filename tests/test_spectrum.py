@@ -12,7 +12,9 @@ from hf_mi_ssl.evaluation import (
     alignment,
     alpha_req,
     canonical_correlations,
+    dead_dimensions,
     effective_rank,
+    embedding_std,
     koziol_kurtosis,
     largest_norm,
     lidar,
@@ -166,6 +168,21 @@ def test_nc1_is_the_trace_of_its_definition_and_0_for_points():
     assert nc1(h, labels) == pytest.approx(expected, rel=1e-6)
     assert nc1(10 * h + 1, labels) == pytest.approx(expected, rel=1e-6)  # no scale, no origin
     assert nc1(means[labels // 7], labels) == pytest.approx(0, abs=1e-12)
+
+
+def test_nc1_of_one_class_or_of_classes_in_one_place_does_not_exist():
+    h = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    assert nc1(h, torch.zeros(30).long()) is None
+    assert nc1(torch.cat([h, h]), torch.arange(60) // 30) is None
+
+
+def test_dead_dimensions_are_counted_where_the_mean_spread_hides_them():
+    z = torch.randn(500, 16, generator=torch.Generator().manual_seed(0))
+    assert dead_dimensions(z) == 0
+    z[:, :4] = 0
+    assert embedding_std(z) > 0.8
+    assert dead_dimensions(z) == 0.25
+    assert dead_dimensions(torch.ones(10, 4)) == 1
 
 
 @pytest.mark.parametrize("z", [torch.zeros(20, 4), torch.full((20, 4), 0.1), normal(20, 1), normal(9, 40).float()])

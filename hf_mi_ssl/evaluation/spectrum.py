@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ..mi.gram import squared_norm
 
+_DEAD = 0.1  # of the spread that isotropic embeddings have in each dimension
+
 
 def rankme(z: Tensor) -> float:
     """exp(−Σ_k p_k log p_k), p = σ/Σσ, σ the singular values of z, (N, D), not centred (arXiv 2210.02885)"""
@@ -87,19 +89,24 @@ def canonical_correlations(z_a: Tensor, z_b: Tensor) -> Tensor:
 
 def embedding_std(z: Tensor) -> float:
     """√D · mean_k std_i(z_ik / ‖z_i‖) for z (N, D): 1 when isotropic, 0 when collapsed (arXiv 2011.10566)"""
-    unit = F.normalize(z.double(), dim=1)
+    unit = _unit(z)
     return (z.shape[1] ** 0.5 * unit.std(0, correction=0).mean()).item()
+
+
+def dead_dimensions(z: Tensor) -> float:
+    """share of k with √D · std_i(z_ik / ‖z_i‖) < 0.1, z (N, D): the mean of them, `embedding_std`, hides a few"""
+    return (z.shape[1] ** 0.5 * _unit(z).std(0, correction=0) < _DEAD).double().mean().item()
 
 
 def mean_cosine(z: Tensor) -> float:
     """mean_{i≠j} cos(z_i, z_j), z (N, D): 0 when isotropic, 1 when collapsed, between them a cone"""
-    unit, n = F.normalize(z.double(), dim=1), len(z)
+    unit, n = _unit(z), len(z)
     return ((unit.sum(0).square().sum() - unit.square().sum()) / (n * (n - 1))).item() if n > 1 else 1.0
 
 
 def alignment(z_a: Tensor, z_b: Tensor) -> float:
     """mean_i ‖u_i − v_i‖², u = z_a/‖z_a‖, v = z_b/‖z_b‖, (N, D): 0 when invariant (arXiv 2005.10242)"""
-    difference = F.normalize(z_a.double(), dim=1) - F.normalize(z_b.double(), dim=1)
+    difference = _unit(z_a) - _unit(z_b)
     return difference.square().sum(1).mean().item()
 
 
@@ -111,7 +118,7 @@ def largest_norm(z: Tensor) -> float:
 
 def uniformity(z: Tensor) -> float:
     """log mean_{i≠j} exp(−2 ‖u_i − u_j‖²), u = z/‖z‖, z (N, D): −4 uniform, 0 collapsed (arXiv 2005.10242)"""
-    unit, n = F.normalize(z.double(), dim=1), len(z)
+    unit, n = _unit(z), len(z)
     if n < 2:
         return 0.0
     sums = []
@@ -138,8 +145,11 @@ def koziol_kurtosis(z: Tensor) -> float:
     return _whitened_moment(z, 4)
 
 
-def nc1(h: Tensor, labels: Tensor) -> float:
-    """tr(Σ_W Σ_B⁺)/C, representations h (N, D) of C classes: 0 when each class is a point (arXiv 2008.08186, eq. 2)"""
+def nc1(h: Tensor, labels: Tensor) -> float | None:
+    """tr(Σ_W Σ_B⁺)/C, representations h (N, D) of C classes: 0 when each class is a point (arXiv 2008.08186, eq. 2)
+
+    None of one class, and of classes whose means are one point: there is nothing between them to compare with.
+    """
     h = h.double()
     classes, which = labels.unique(return_inverse=True)
     counts = torch.bincount(which).to(h)
@@ -148,6 +158,8 @@ def nc1(h: Tensor, labels: Tensor) -> float:
     between = _centred(means)
     within = h - means[which]
     _, singular, directions = torch.linalg.svd(between, full_matrices=False)
+    if not singular.any():
+        return None
     kept = singular > max(between.shape) * torch.finfo(torch.float64).eps * singular.max()
     # Σ_B⁺ = C V diag(σ⁻²) Vᵀ: only the part of Σ_W in the span of the class means counts
     return ((within @ directions[kept].T / singular[kept]).square().sum() / len(h)).item()
@@ -159,6 +171,10 @@ def leading(z: Tensor, most: int = 64) -> Tensor:
     _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
     rank = int((singular > 1e-6 * singular.max()).sum())
     return centred @ directions[: max(1, min(most, len(z) // 16, rank))].T
+
+
+def _unit(z: Tensor) -> Tensor:
+    return F.normalize(z.double(), dim=1)
 
 
 def _centred(z: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..evaluation import accuracy_interval
 
 
@@ -19,9 +20,14 @@ class Split(NamedTuple):
 
 
 def split_of(train, train_labels, predictions, references) -> Split:
-    """Arrays or lists, (N, D), (N,), (M, D), (M,), with labels of any integers, as a `Split`."""
+    """Arrays or lists, (N, D), (N,), (M, D), (M,), with labels of any integers, as a `Split`.
+
+    Raises UserError for representations of two sizes."""
     train = torch.as_tensor(train, dtype=torch.float32)
     test = torch.tensor(predictions, dtype=torch.float32, device=train.device)
+    if train.shape[1:] != test.shape[1:]:
+        shapes = f"train is {[*train.shape]}, predictions are {[*test.shape]}"
+        raise UserError(f"train and test need representations of one size, from one encoder: {shapes}")
     known, asked = (torch.as_tensor(labels, device=train.device) for labels in (train_labels, references))
     classes = torch.cat([known, asked]).unique()
     return Split(train, torch.searchsorted(classes, known), test, torch.searchsorted(classes, asked), len(classes))

@@ -4,8 +4,10 @@ import datasets
 import evaluate
 import torch
 
+from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.evaluation import (
     alpha_req,
+    dead_dimensions,
     effective_rank,
     embedding_std,
     mean_cosine,
@@ -20,6 +22,7 @@ MEASURES = {
     "participation_ratio": participation_ratio,
     "alpha_req": alpha_req,
     "std": embedding_std,
+    "dead_dimensions": dead_dimensions,
     "mean_cosine": mean_cosine,
     "uniformity": uniformity,
 }
@@ -36,4 +39,6 @@ class Rank(evaluate.Measurement):
 
     def _compute(self, data):
         z = torch.tensor(data)
+        if not z.isfinite().all():
+            raise UserError("embeddings hold NaN or infinity, so that they have no rank; check the checkpoint")
         return {name: measure(z) for name, measure in MEASURES.items()}
