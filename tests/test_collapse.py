@@ -104,6 +104,13 @@ def test_runs_of_fewer_than_three_evaluations_are_judged_at_their_end():
     assert raised(log(bad, {})) == {}
 
 
+def test_a_short_run_whose_bound_stands_still_is_judged_by_the_evaluations_that_can_tell():
+    """`stagnant` needs 40 steps and half of the run: of these three evaluations only the last can."""
+    still = {"calibrated": 0.5, "value": 0.1}
+    assert set(raised(log(still, still, still, steps_between=15))) == {"stagnant"}
+    assert raised(log({}, {}, {}, steps_between=15)) == {}
+
+
 def test_an_objective_that_falls_before_it_rises_is_not_stagnant_though_one_evaluation_saw_neither():
     """A queue of keys that are not yet like the embeddings makes the bound high at first."""
     objective = [3.0] * 20 + [0.5 + 0.001 * i for i in range(880)]

@@ -2,7 +2,7 @@
 
 A pure function of the log: fed with the records of `metrics.jsonl` in order, it says the same for a run that was
 resumed as for one that was not. A rule has to hold in three evaluations in a row, after the first 2 % of the steps;
-at the end of a run that had fewer, in all of them.
+at the end of a run that had fewer in which it could tell, in all of them.
 """
 
 import math
@@ -208,6 +208,7 @@ class Alarm:
     def __init__(self, config: MISSLConfig, steps: int, batch_size: int):
         self.history = History(config, steps, batch_size)
         self.streaks: dict[str, int] = dict.fromkeys(VERDICTS, 0)
+        self.judged: dict[str, int] = dict.fromkeys(VERDICTS, 0)  # evaluations in which there was enough to tell
         self.raised: dict[str, str] = {}
 
     def __call__(self, record: Mapping) -> dict[str, str]:
@@ -222,9 +223,10 @@ class Alarm:
             if numbers is None:
                 continue
             self.streaks[kind] = self.streaks[kind] + 1 if numbers else 0
+            self.judged[kind] += 1
             enough = _CONSECUTIVE
             if self.history.step >= self.history.steps:
-                enough = min(enough, len(self.history.seen[key]))
+                enough = min(enough, self.judged[kind])
             if self.streaks[kind] >= enough and kind not in self.raised:
                 cause = likely_cause(kind, self.history.config, self.history.steps)
                 new[kind] = f"{happening} ({numbers}). {'' if kind in NOTES else 'Likely cause: '}{cause}"
