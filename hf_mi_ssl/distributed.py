@@ -85,12 +85,14 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
     Equal to plain batch norm over the concatenated batch in value, gradient and running statistics.
     """
 
+    alone = False  # whether every process is given the whole batch
+
     def _check_input_dim(self, x: Tensor) -> None:
         if x.ndim < 2:
             raise ValueError(f"expected an input of at least 2 dimensions, got {x.ndim}")
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or num_processes() == 1:
+        if not self.training or self.alone or num_processes() == 1:
             return super().forward(x)
         wide = x.to(_wide(x))
         axes = [0, *range(2, x.ndim)]

@@ -95,9 +95,10 @@ def main(args: PretrainingArguments) -> None:
     if accelerator.is_main_process:
         export_encoder(model.encoder, output_dir, image_size=args.image_size, mean=recipes[0].mean, std=recipes[0].std)
         export_pretraining(model, output_dir)
-    random = build_seeded(args.seed, JMIForPreTraining, config).to(device)
-    evaluations, errors = evaluation.measure(model.branches, random.branches, mutual_information=args.mi_steps != 0)
-    embedded = {name: evaluation.embed_clean(m.branches) for name, m in (("random", random), ("trained", model))}
+    trained, random = model.branches, build_seeded(args.seed, JMIForPreTraining, config).to(device).branches
+    random = evaluation.with_statistics(random)
+    evaluations, errors = evaluation.measure(trained, random, mutual_information=args.mi_steps != 0)
+    embedded = {name: evaluation.embed_clean(b) for name, b in (("random", random), ("trained", trained))}
     if accelerator.is_main_process:
         measured = results(args, plan, accelerator, log, evaluations)
         errors = {} if initial else errors  # those of a start at random

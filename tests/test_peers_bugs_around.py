@@ -21,11 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture
 def evaluation():
-    """Of 24 and 8 images: with a batch of 7, the last of the eight comes alone."""
+    """Of 24 and 36 images: with a batch of 7, the last of the 36 comes alone."""
 
     def build(batch_size=512):
         parts = []
-        for seed, (n, split) in enumerate(((24, "train"), (8, "test"))):
+        for seed, (n, split) in enumerate(((24, "train"), (36, "test"))):
             generator = torch.Generator().manual_seed(seed)
             images = torch.randint(256, (n, 3, 16, 16), generator=generator, dtype=torch.uint8)
             parts.append(Part(ImageStore(images, torch.arange(n) % 2, "cpu"), torch.arange(n), split))

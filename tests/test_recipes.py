@@ -123,7 +123,8 @@ def test_the_log_has_a_line_for_each_step_with_exactly_the_keys_of_the_design(fi
             for part in ("", "/ceiling", "/saturated", "/low", "/high", "/n")}  # fmt: skip
     keys |= {f"eval/rank/{name}" for name in ("rankme", "effective_rank", "effective_rank_of_directions",
                                             "participation_ratio")}  # fmt: skip
-    keys |= {f"eval/collapse/{name}" for name in ("std", "mean_cosine", "largest_norm", "alignment", "uniformity")}
+    keys |= {f"eval/collapse/{name}" for name in ("std", "dead_dimensions", "mean_cosine", "largest_norm", "alignment",
+                                                "uniformity")}  # fmt: skip
     keys |= {"eval/knn_top1", "eval/linear_top1"}
     for record in evaluations:
         assert set(record) == keys | {"step", "epoch"}
@@ -136,7 +137,8 @@ def test_the_results_name_protocol_split_and_interval_for_pixels_random_and_trai
     results = json.loads((finished / "results.json").read_text())
     assert set(results) == {"method", "encoder", "dataset", "seed", "steps", "images_seen", "hardware", "timing",
                             "versions", "evaluations", "alarms", "growth", "row", "dataset_license"}  # fmt: skip
-    assert results["growth"] == {}  # one evaluation after the start
+    assert set(results["growth"]) == {f"{where}/{name}" for where in ("mi", "mi_h", "mi_target")
+                                      for name in ("cos_dv", "cos_dv_calibrated")}  # fmt: skip
     assert (results["steps"], results["images_seen"], results["method"]) == (12, 192, "sdmi")
     accuracies = {}
     for row in results["evaluations"]:

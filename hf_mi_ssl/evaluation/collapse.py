@@ -150,8 +150,8 @@ def stagnant(h: History) -> str | None:
 
 def _shares_more(h: History) -> bool:
     """Whether the calibrated estimate has ever been above an earlier value by one standard error: pairs stay the same,
-    so that a difference is known much better than that. The evaluation at the very start is no such value: batch norm
-    has no statistics there."""
+    so that a difference is known much better than that. The evaluation at the very start is no such value: in logs
+    of earlier versions batch norm had no statistics there."""
     lowest, its_error = math.inf, 0.0
     for value, error in zip(h.seen[_CALIBRATED], h.errors(_CALIBRATED)[1:] if h.seen[_CALIBRATED] else ()):
         if value > lowest + math.hypot(error, its_error):

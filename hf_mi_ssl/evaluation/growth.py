@@ -1,9 +1,10 @@
 """Did mutual information grow? A verdict from the tracked curves, which a run that died does not pass.
 
-A curve, from its first evaluation after the start on, grew if 95 % of its steps fall by no more than a tolerance of
-two standard errors, it gained more than three, it ends within three (or 5 %) of its best, and nothing collapsed. The
-standard error is that of the difference between the trained and the initial model on the same pairs; models that are
-nearer to one another differ by less.
+A curve, from the start on, grew if 95 % of its steps fall by no more than a tolerance of two standard errors, it
+gained more than three, it ends within three (or 5 %) of its best, and nothing collapsed. The standard error is that of
+the difference between the trained and the initial model on the same pairs; models that are nearer to one another
+differ by less. At the start batch norm has statistics of training images: what a run gains by learning them is no
+growth.
 """
 
 import itertools
@@ -51,8 +52,7 @@ def growth_verdicts(records: Iterable[Mapping], errors: Mapping[str, float], col
         collapsed: whether the alarm holds at the end.
     """
     verdicts = {}
-    # Not from the very start, where batch norm has no statistics: what it gains by them, a run that learns nothing has
-    evaluations = [record for record in records if "loss" not in record and record["step"] > 0]
+    evaluations = [record for record in records if "loss" not in record]
     for name in (f"{space}/{curve}" for space in ("mi", "mi_h", "mi_target") for curve in CURVES):
         key = f"eval/{name}"
         points = [(r[key], (r[f"{key}/high"] - r[f"{key}/low"]) / (2 * _Z95)) for r in evaluations if key in r]

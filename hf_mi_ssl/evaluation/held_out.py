@@ -17,22 +17,24 @@ from ..distributed import gather, num_processes, process_index
 from ..errors import UserError
 from ..estimators import MIEstimate, track
 from ..views import RandomViews, ViewRecipe, clean_view
+from .batch_norm import Branches, with_statistics
 from .geometry import Measured, costly_geometry, measured_geometry, tracked_geometry
 from .growth import paired_errors
 from .knn import KNN_PROTOCOL, knn_predict
 from .linear_probe import accuracy_interval, linear_probe
 from .spectrum import nc1
 
-Branches = dict[str, tuple[PreTrainedModel, nn.Module]]  # (encoder, projector) by the branch's name
 _PIXEL_BYTES = 2**31
 _FEWEST_PAIRS = 32  # of fewer, lower bounds are above the truth by more than a tenth of a nat
 _NO_EPOCH = -1  # the views of an evaluation are drawn for an epoch that training never reaches
 _SPACES = {"mi": ("z_a", "z_b"), "mi_h": ("h_a", "h_b"), "mi_target": ("z_a", "t_b")}
 _LIDAR_IMAGES, _LIDAR_VIEWS = 1000, 10
+_STATISTICS_IMAGES = 256
 
 
 class Evaluation:
-    """Measures models on `held`, with `train` for what the kNN and the linear probe learn from.
+    """Measures models on `held`, with `train` for what the kNN and the linear probe learn from, and for the statistics
+    of batch norms that have none yet.
 
     Args:
         recipes: those of the run's two views, which are the two views for MI; size and normalisation of the first
@@ -52,13 +54,23 @@ class Evaluation:
         pairs: int = 2048,
     ):
         self.held, self.recipe, self.seed, self.batch_size = held, recipes[0], seed, batch_size
-        self.pairs = held.sample(pairs, seed)
+        self.pairs, self.seen = held.sample(pairs, seed), train.sample(_STATISTICS_IMAGES, seed)
         self.views = RandomViews(recipes, seed)
         self.parts = train.labelled(), held.labelled()  # empty where the data set has no labels
         self.labelled = all(map(len, self.parts))
         if self.labelled:
             self.classes = torch.cat([part.labels for part in self.parts]).unique()  # of any values: 7, 10⁹, …
         self.tracked = [part.sample(tracked, seed) for part in self.parts]
+
+    def with_statistics(self, branches: Branches) -> Branches:
+        """A copy of branches that have not been trained, their batch norms with statistics of two views of training
+        images, as training would give them."""
+        layers = (module for branch in branches.values() for half in branch for module in half.modules())
+        group = max([getattr(layer, "group_size", 1) for layer in layers])
+        indices = self.seen.indices[: len(self.seen) // group * group]
+        batches = self.seen.images.batches([indices])
+        views = (view for known, images in batches for view in self.views(images, _NO_EPOCH, known))
+        return with_statistics(branches, views)
 
     def track(self, branches: Branches, quality: bool = True, mutual_information: bool = True) -> dict[str, float]:
         """The `eval/…` keys of one evaluation: MI, and what says how good the representation is."""

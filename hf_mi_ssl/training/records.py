@@ -115,7 +115,8 @@ class MetricsLog:
             return
         if step not in self.evaluated:
             self.flush()
-            values = evaluation.track(model.branches, quality, mutual_information)
+            branches = model.branches if step else evaluation.with_statistics(model.branches)
+            values = evaluation.track(branches, quality, mutual_information)
             self._write([{"step": step, "epoch": plan.epoch(step)} | values])
             self.clock = time.perf_counter()
         message = broadcast_object_list([self.alarm.stops])[0]  # the processes stop together

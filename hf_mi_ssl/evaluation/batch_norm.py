@@ -1,0 +1,38 @@
+"""Batch-norm statistics for models that have not been trained, so that they stand fairly beside those that have."""
+
+import copy
+from collections.abc import Iterable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from transformers import PreTrainedModel
+
+from ..distributed import GlobalBatchNorm
+
+Branches = TypeVar("Branches", bound=dict[str, tuple[PreTrainedModel, nn.Module]])  # (encoder, projector) by name
+
+
+@torch.no_grad()
+def with_statistics(branches: Branches, batches: Iterable[Tensor]) -> Branches:
+    """A copy of the branches in eval mode, the statistics of their batch norms the mean over `batches`, (n, 3, S, S).
+
+    At initialisation they are 0 and 1, which no image has. Every process has to be given the same whole batches, and
+    all arrive at the same. Only batch norms are in train mode: nothing is drawn at random.
+    """
+    branches = copy.deepcopy(branches)
+    modules = [module for branch in branches.values() for half in branch for module in half.eval().modules()]
+    layers = [module for module in modules if isinstance(module, _BatchNorm) and module.track_running_stats]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a cumulative mean
+        layer.train()
+        if isinstance(layer, GlobalBatchNorm):
+            layer.alone = True
+    for batch in batches if layers else ():
+        for encoder, projector in branches.values():
+            projector(encoder(batch).pooler_output.flatten(1))
+    for layer in layers:
+        layer.eval()
+    return branches
