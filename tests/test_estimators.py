@@ -162,6 +162,18 @@ def test_a_plug_in_says_that_it_is_no_bound(name):
     estimate = cross_fit(ESTIMATORS[name](), *gaussian_pairs(100, 4, 0.5, 0))
     assert estimate.kind == "plugin"
     assert any("not a bound" in warning for warning in estimate.warnings)
+    assert any("leaves out the error of the fit" in warning for warning in estimate.warnings)
+
+
+def test_the_interval_of_the_density_ratio_is_that_of_its_fitted_logits():
+    """Of clusters all its error is that of the fit: with the fit done again it would cover next to nothing."""
+    fixed = ESTIMATORS["density_ratio"]().fit(*clusters(400, 8, 0))
+    population = fixed.estimate(*clusters(4000, 8, 1)).value
+    again = [cross_fit(ESTIMATORS["density_ratio"](), *clusters(200, 8, seed)) for seed in range(10)]
+    assert sum(e.low <= math.log(8) <= e.high for e in again) <= 1
+    assert all(any("no width" in warning for warning in e.warnings) for e in again)
+    estimates = [fixed.estimate(*clusters(200, 8, 100 + seed)) for seed in range(50)]
+    assert all(e.low - 1e-6 <= population <= e.high + 1e-6 for e in estimates)
 
 
 def test_smile_does_not_change_with_the_scale_and_shift_of_its_critic():

@@ -70,8 +70,9 @@ def _turned(z: Tensor, first: Map, rotation: Tensor) -> Tensor:
 
 
 def _ranks(z: Tensor, known: Tensor) -> Tensor:
-    z = z.double().T.contiguous()
+    z, order = z.double().T.contiguous().sort(1)  # in order they are found three times as fast
     twice = torch.searchsorted(known, z) + torch.searchsorted(known, z, right=True)  # ties: the middle rank
+    twice = torch.empty_like(twice).scatter_(1, order, twice)
     return torch.special.ndtri((twice.T.double() + 1) / (2 * known.shape[1] + 2))
 
 

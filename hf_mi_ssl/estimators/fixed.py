@@ -178,8 +178,9 @@ class JSD(_Platt):
 class DensityRatio(_Platt):
     """I ≈ mean_i S_ii, S = β cos + c the logistic regression's log-ratio (the read-out of JSD critics, 1808.06670)
 
-    No bound: it trusts the ratio instead of normalising it. Low variance; its bias is the misfit of the
-    logits under the joint, of either sign, and the interval leaves out the error of the fit.
+    No bound: it trusts the ratio instead of normalising it. Low variance; its bias is the misfit of the logits under
+    the joint, of either sign. The interval leaves out the error of the fit, and says so: of clusters, whose positives
+    all score the same, there is no other error, and it has no width.
     """
 
     kind = "plugin"

@@ -86,6 +86,8 @@ class FixedCritic:
             f"cut to log {size}, the pairs that are measured at once: use more": value > most,
             "negative, which says nothing: the temperature does not suit these embeddings": high < 0,
             "not a bound: the mutual information may be smaller": self.kind == "plugin",
+            # A bound holds at any scale, and at the best one the fit's error is of second order; not so a log-ratio
+            "the interval leaves out the error of the fit": self.kind == "plugin",
             f"fewer than {_FEW} pairs: of images of few kinds the value may be above the truth": n < _FEW,
             NO_SPREAD: error == 0,
         }
