@@ -3,6 +3,7 @@
 import torch
 
 from hf_mi_ssl.estimators import track
+from hf_mi_ssl.evaluation.batch_norm import with_statistics
 from hf_mi_ssl.evaluation.collapse import Alarm
 from hf_mi_ssl.evaluation.geometry import tracked_geometry
 from tests.conftest import forward, small_model
@@ -44,7 +45,8 @@ def tiny_run(method: str, seed: int, steps: int = 240, lr: float = 3e-3, shared=
     held = draw_pairs(PAIRS, ends, shared)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr, fused=True, maximize=uphill)
-    records = [evaluate(model, 0, held)]
+    start = with_statistics(model.branches, draw_pairs(PAIRS, torch.Generator().manual_seed(2000), shared))
+    records = [evaluate(start, 0, held)]
     for step in range(steps):
         pair = draw_pairs(BATCH, generator, shared)
         for phase in getattr(model, "phases_at", lambda step: ("E",))(step):
@@ -56,15 +58,16 @@ def tiny_run(method: str, seed: int, steps: int = 240, lr: float = 3e-3, shared=
             model.update_target()
         records.append({"step": step + 1, "loss": outputs.loss.item(), "value": outputs.value.item()})
         if (step + 1) % (steps // EVALUATIONS) == 0:
-            records.append(evaluate(model, step + 1, held))
+            model.eval()
+            records.append(evaluate(model.branches, step + 1, held))
+            model.train()
     return model.config, records
 
 
 @torch.no_grad()
-def evaluate(model, step: int, held) -> dict:
-    model.eval()
-    z_a, z_b = (model.embed(view) for view in held)
-    model.train()
+def evaluate(branches, step: int, held) -> dict:
+    encoder, projector = branches["online"]
+    z_a, z_b = (projector(encoder(view).pooler_output.flatten(1)) for view in held)
     record = {"step": step} | {f"eval/{name}": value for name, value in tracked_geometry(z_a, z_b).items()}
     for name, estimate in track(z_a, z_b, "held-out").items():
         record |= {f"eval/mi/{name}": estimate.value, f"eval/mi/{name}/ceiling": estimate.ceiling}

@@ -71,6 +71,7 @@ def _verdict(values: list[float], error: float, paired: bool, collapsed: bool) -
         f"it rises or stays in {monotone:.0%} of the steps only": monotone < 0.95,
         f"the gain of {gain:.3f} is not above three standard errors": gain <= 3 * error,
         f"it ends {drawdown:.3f} below its best": drawdown > max(3 * error, 0.05 * max(values)),
+        f"it ends at {values[-1]:.3f}, not above 0 by three standard errors": values[-1] <= 3 * error,
         "the embeddings have collapsed": collapsed,
     }
     return {
