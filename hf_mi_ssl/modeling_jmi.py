@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from torch import Tensor
+from transformers import AutoModel, AutoModelForPreTraining
 
 from .configuration import JMIConfig
 from .modeling_base import (
@@ -49,3 +50,7 @@ class JMIForPreTraining(MISSLForPreTraining):
         if self.training:
             self.draws += 1
         return pretraining_output(bound, left["a"], right["b"])
+
+
+AutoModel.register(JMIConfig, JMIModel, exist_ok=True)
+AutoModelForPreTraining.register(JMIConfig, JMIForPreTraining, exist_ok=True)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForPreTraining
 
 from .configuration import SDMIConfig
 from .distributed import each_group_back, each_group_from_all
@@ -150,3 +151,7 @@ class SDMIForPreTraining(MISSLForPreTraining):
 def _held_fixed(fixed: bool) -> contextlib.AbstractContextManager:
     """No graph for the branch that does not move: this saves memory, the stop-gradient itself is in `compare`."""
     return torch.no_grad() if fixed else contextlib.nullcontext()
+
+
+AutoModel.register(SDMIConfig, SDMIModel, exist_ok=True)
+AutoModelForPreTraining.register(SDMIConfig, SDMIForPreTraining, exist_ok=True)

@@ -10,39 +10,40 @@
 import sys
 from pathlib import Path
 
-from accelerate.utils import tqdm
-
-from hf_mi_ssl import SDMIConfig, SDMIForPreTraining
-from hf_mi_ssl.data import open_train_and_held_out, training_batches
-from hf_mi_ssl.distributed import globalize_batch_norm
-from hf_mi_ssl.encoders import encoder_config, load_encoder
-from hf_mi_ssl.evaluation import Alarm, Evaluation, draw_figures, draw_maps, growth_verdicts, summary_table
-from hf_mi_ssl.hub import Publisher, dataset_license, export_encoder, export_pretraining, write_card
-from hf_mi_ssl.training import (
-    MetricsLog,
-    Plan,
-    PretrainingArguments,
-    TrainingState,
-    announce,
-    build_accelerator,
-    build_optimizer,
-    build_seeded,
-    cosine_momentum,
-    forward_backward,
-    read_records,
-    results,
-    run_recipe,
-    seed_everything,
-    set_schedules,
-    step_record,
-    write_json,
-)
-from hf_mi_ssl.views import RandomViews, view_recipes
+from hf_mi_ssl.training import PretrainingArguments, run_recipe
 
 CARD = Path(__file__).resolve().parent.parent / "model_cards" / "pretraining_card.md"
 
 
 def main(args: PretrainingArguments) -> None:
+    # What takes seconds to import, now that the arguments are known to be right.
+    from accelerate.utils import tqdm
+
+    from hf_mi_ssl import SDMIConfig, SDMIForPreTraining
+    from hf_mi_ssl.data import open_train_and_held_out, training_batches
+    from hf_mi_ssl.distributed import globalize_batch_norm
+    from hf_mi_ssl.encoders import encoder_config, load_encoder
+    from hf_mi_ssl.evaluation import Alarm, Evaluation, draw_figures, draw_maps, growth_verdicts, summary_table
+    from hf_mi_ssl.hub import Publisher, dataset_license, export_encoder, export_pretraining, write_card
+    from hf_mi_ssl.training import (
+        MetricsLog,
+        Plan,
+        TrainingState,
+        announce,
+        build_accelerator,
+        build_optimizer,
+        build_seeded,
+        cosine_momentum,
+        forward_backward,
+        read_records,
+        results,
+        seed_everything,
+        set_schedules,
+        step_record,
+        write_json,
+    )
+    from hf_mi_ssl.views import RandomViews, view_recipes
+
     # Build: the row and its encoder, the images, the optimiser. All of it is a function of the arguments.
     initial = load_encoder(args.init_from) if args.init_from else None
     encoder = initial.config if initial else encoder_config(args.encoder, args.image_size)

@@ -1,9 +1,10 @@
 """Encoders: names for configurations of transformers and timm, and `mi_resnet` for small images.
 
-Importing this registers `mi_resnet` with the Auto classes, so that its weights load without `trust_remote_code`.
+Importing this registers `mi_resnet` with the Auto classes, so that its weights load without `trust_remote_code`; the
+package makes AutoConfig import it.
 """
 
-from transformers import AutoBackbone, AutoConfig, AutoModel, AutoModelForImageClassification
+from transformers import AutoBackbone, AutoModel, AutoModelForImageClassification
 
 from .by_name import ENCODERS, build_encoder, encoder_config, load_encoder, representation_size
 from .classifier import build_classifier
@@ -11,7 +12,6 @@ from .configuration_mi_resnet import MIResNetConfig
 from .downloads import refuse_damaged
 from .modeling_mi_resnet import MIResNetBackbone, MIResNetForImageClassification, MIResNetModel
 
-AutoConfig.register(MIResNetConfig.model_type, MIResNetConfig, exist_ok=True)
 AutoModel.register(MIResNetConfig, MIResNetModel, exist_ok=True)
 AutoModelForImageClassification.register(MIResNetConfig, MIResNetForImageClassification, exist_ok=True)
 AutoBackbone.register(MIResNetConfig, MIResNetBackbone, exist_ok=True)

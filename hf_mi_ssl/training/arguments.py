@@ -10,8 +10,8 @@ import yaml
 from transformers import HfArgumentParser
 
 from ..errors import UserError
-from ..methods import import_file
-from ..views import VIEW_RECIPES
+from ..methods import get_method, import_file
+from ..views.recipes import VIEW_RECIPES
 
 
 def _flag(help: str, default=None, **more):
@@ -155,7 +155,7 @@ def parse_arguments(argv: list[str], description: str, **defaults) -> Pretrainin
     """The arguments of a recipe, from `--config file.yaml` and the rest of the command line, which wins.
 
     Raises:
-        UserError: for an unknown flag or key (the text gives the nearest one) or a value of the wrong type.
+        UserError: for an unknown flag, key or method (the text gives the nearest one) or a value of the wrong type.
     """
     parser = _Parser(PretrainingArguments, description=description, allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE", help="YAML file of these flags; the command line wins over it")
@@ -177,6 +177,8 @@ def parse_arguments(argv: list[str], description: str, **defaults) -> Pretrainin
     imported = settings.pop("imported")
     for file in imported:
         import_file(file)
+    if settings["method"]:
+        get_method(settings["method"])
     args = PretrainingArguments(**settings)
     args.imported = imported
     return args

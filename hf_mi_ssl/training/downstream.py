@@ -5,13 +5,15 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from transformers.utils.logging import disable_progress_bar
 
 from ..errors import UserError, unknown
 from .arguments import PretrainingArguments
-from .records import environment, write_json
+
+if TYPE_CHECKING:
+    import torch
 
 DATA_FLAGS = ("dataset_name", "data_files", "data_dir", "train_split", "eval_split", "image_column_name",
               "label_column_name", "image_size", "dataloader_num_workers", "seed", "output_dir")  # fmt: skip
@@ -79,9 +81,11 @@ def encoder_name(model: str) -> str:
 
 
 def write_evaluations(
-    path: Path, model: str, args: PretrainingArguments, device: torch.device, evaluations: list[dict], **facts
+    path: Path, model: str, args: PretrainingArguments, device: "torch.device", evaluations: list[dict], **facts
 ) -> None:
     """Write `evaluations`, rows as in `results.json`, under the keys of `results.json`, with `facts` beside them."""
+    from .records import environment, write_json
+
     hardware, versions = environment(device, 1)
     about = {
         "encoder": encoder_name(model),

@@ -4,21 +4,23 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from accelerate import Accelerator, DistributedDataParallelKwargs
 from transformers.utils.logging import disable_progress_bar
 
 from ..errors import UserError
 from .arguments import PretrainingArguments, parse_arguments
 from .plan import Plan
-from .records import write_json
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 logger = logging.getLogger(__name__)
 
 
 def run_recipe(main: Callable[[PretrainingArguments], None], description: str, **defaults) -> int:
     """Parse the command line and call `main`; returns the exit code. What a user can put right is one line, and 2
-    where it is an argument."""
+    where it is an argument. Nothing here imports torch: `--help` and mistakes are answered at once."""
     logging.basicConfig(format="%(levelname)s %(message)s")
     if not sys.stderr.isatty():
         disable_progress_bar()
@@ -30,12 +32,14 @@ def run_recipe(main: Callable[[PretrainingArguments], None], description: str, *
     return 0
 
 
-def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = False) -> Accelerator:
+def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = False) -> "Accelerator":
     """Accelerate, set up as the models here need it.
 
     Raises:
         UserError: if the output directory holds another run or cannot be made, or a tracker is not installed.
     """
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
     if (Path(args.output_dir) / "metrics.jsonl").exists() and args.resume_from_checkpoint is None:
         raise UserError(
             f"{args.output_dir} holds a run already: continue it with --resume_from_checkpoint latest, "
@@ -65,8 +69,12 @@ def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = Fa
     return accelerator
 
 
-def announce(args: PretrainingArguments, plan: Plan, accelerator: Accelerator, model, train, held, start: int) -> None:
+def announce(
+    args: PretrainingArguments, plan: Plan, accelerator: "Accelerator", model, train, held, start: int
+) -> None:
     """Say what is about to run, once, and write it down: `training_args.json`, the trackers."""
+    from .records import write_json
+
     if accelerator.is_main_process:
         write_json(Path(args.output_dir) / "training_args.json", args.to_dict())
     if accelerator.log_with:
