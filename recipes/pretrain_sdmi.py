@@ -66,7 +66,7 @@ def main(args: PretrainingArguments) -> None:
     alarm = Alarm(config, plan.steps, plan.global_batch)
     log = MetricsLog(output_dir / "metrics.jsonl", start, accelerator, alarm)
     recipes = view_recipes(args.views, args.image_size)
-    views = RandomViews(recipes, args.seed, args.local_views, args.local_view_size)
+    views = RandomViews(recipes, args.seed, args.local_views, args.local_view_size, args.views_batch_size)
     evaluation = Evaluation(train, held, recipes, args.seed)
     announce(args, plan, accelerator, model, train, held, start)
     log.evaluate(start, plan, evaluation, model)

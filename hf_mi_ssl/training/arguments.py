@@ -38,6 +38,7 @@ class PretrainingArguments:
     views: str = _flag("published recipe that the two views are drawn from", "moco", choices=[*VIEW_RECIPES])
     local_views: int = _flag("small views of each image beside the two", 0)
     local_view_size: int | None = _flag("side of local views in pixels; default: about 3/7 of --image_size")
+    views_batch_size: int | None = _flag("images whose views are made at once, to save memory; default: the batch")
     # the data
     dataset_name: str = _flag("Hub id, local directory, imagefolder, parquet, or shapes (embedded)", "shapes")
     data_files: list[str] = _pairs("files of a split, e.g. train=a.parquet test=b.parquet, or train='[a, b]'")
@@ -87,7 +88,7 @@ class PretrainingArguments:
     def __post_init__(self):
         for name in ("image_size", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs",
                      "max_train_steps", "max_grad_norm", "contrast_batch_size", "checkpointing_steps",
-                     "checkpoints_total_limit", "eval_steps", "hub_revision_epochs"):  # fmt: skip
+                     "checkpoints_total_limit", "eval_steps", "hub_revision_epochs", "views_batch_size"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise UserError(f"--{name} must be above 0, got {getattr(self, name)}")
         for name in ("learning_rate", "weight_decay", "weight_decay_end", "warmup_epochs", "freeze_prototypes_epochs",
@@ -140,7 +141,7 @@ class PretrainingArguments:
     def identity(self) -> dict:
         """The arguments that decide what a run computes: what a checkpoint must share with the run that resumes it."""
         free = {"output_dir", "resume_from_checkpoint", "report_to", "dataloader_num_workers", "checkpointing_steps",
-                "checkpoints_total_limit", "per_device_train_batch_size", "compile",
+                "checkpoints_total_limit", "per_device_train_batch_size", "compile", "views_batch_size",
                 "data_dir", "data_files", "eval_steps", "mi_steps", "stop_on_collapse", "show_images", "imported",
                 "push_to_hub", "hub_model_id", "hub_private_repo", "hub_revision_epochs"}  # fmt: skip
         return {key: value for key, value in self.to_dict().items() if key not in free}

@@ -1,9 +1,11 @@
-"""Views: random augmentations of a batch of images, as tensor code on the device that the images are on."""
+"""Views: random augmentations of a batch of images, as tensor code on the device that the images are on, or on the CPU
+by OpenCV where that is faster.
+"""
 
 import torch
 from torch import Tensor
 
-from . import operations
+from . import opencv, operations
 from .draws import ViewParameters, draw_parameters
 from .recipes import ViewRecipe, local_recipe
 
@@ -24,13 +26,20 @@ class RandomViews:
         recipes: of view 0 and view 1.
         num_local, local_size: how many local views, numbers 2, 3, …, from `local_recipe` of the first recipe, and
             their height and width in pixels.
+        batch_size: make views of so many images at a time, which bounds the memory that making them takes and changes
+            no bit of them on a CPU; by default of all at once.
     """
 
     def __init__(
-        self, recipes: tuple[ViewRecipe, ViewRecipe], seed: int, num_local: int = 0, local_size: int | None = None
+        self,
+        recipes: tuple[ViewRecipe, ViewRecipe],
+        seed: int,
+        num_local: int = 0,
+        local_size: int | None = None,
+        batch_size: int | None = None,
     ):
         self.recipes = [*recipes, *(local_recipe(recipes[0], local_size) for _ in range(num_local))]
-        self.seed = seed
+        self.seed, self.batch_size = seed, batch_size
 
     @torch.no_grad()
     def __call__(
@@ -40,17 +49,27 @@ class RandomViews:
         (n, 3, size, size), normalised, and, if there are local views, the list of them, (n, 3, local_size, local_size)
         each. Indices on the CPU spare images on another device a wait.
         """
+        size = self.batch_size or max(1, len(images))
+        split = zip(images.split(size), indices.split(size), strict=True)
+        parts = [self._make(part, epoch, numbers) for part, numbers in split]
+        view_a, view_b, *local_views = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+        return (view_a, view_b, local_views) if local_views else (view_a, view_b)
+
+    def _make(self, images: Tensor, epoch: int, indices: Tensor) -> list[Tensor]:
         height, width = images.shape[2:]
-        images = operations.to_unit_range(images)
-        view_a, view_b, *local_views = (
+        if not any(opencv.is_faster(images, recipe) for recipe in self.recipes):
+            images = operations.to_unit_range(images)  # once for all views
+        return [
             make_view(images, draw_parameters(recipe, height, width, self.seed, epoch, indices, number), recipe)
             for number, recipe in enumerate(self.recipes)
-        )
-        return (view_a, view_b, local_views) if local_views else (view_a, view_b)
+        ]
 
 
 def make_view(images: Tensor, parameters: ViewParameters, recipe: ViewRecipe) -> Tensor:
-    """Apply drawn parameters: float32 (n, 3, H, W) in [0, 1] -> (n, 3, size, size), normalised."""
+    """Apply drawn parameters: (n, 3, H, W), uint8 or floating point in [0, 1], -> float32 (n, 3, size, size),
+    normalised."""
+    if opencv.is_faster(images, recipe):
+        return opencv.make_view(images, parameters, recipe)
     p = parameters
     view = operations.resized_crop(images, p.top, p.left, p.height, p.width, recipe.size)
     operations.on_rows_(view, p.flip, operations.horizontal_flip)
@@ -65,7 +84,7 @@ def make_view(images: Tensor, parameters: ViewParameters, recipe: ViewRecipe) ->
 def random_view(images: Tensor, recipe: ViewRecipe, seed: int, epoch: int, indices: Tensor) -> Tensor:
     """One view of each image, as `RandomViews` draws its first: (n, 3, H, W) -> (n, 3, size, size)."""
     parameters = draw_parameters(recipe, *images.shape[2:], seed, epoch, indices, 0)
-    return make_view(operations.to_unit_range(images), parameters, recipe)
+    return make_view(images, parameters, recipe)
 
 
 @torch.no_grad()
