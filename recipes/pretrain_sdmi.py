@@ -22,7 +22,7 @@ def main(args: PretrainingArguments) -> None:
     from hf_mi_ssl import SDMIConfig, SDMIForPreTraining
     from hf_mi_ssl.data import open_train_and_held_out, training_batches
     from hf_mi_ssl.distributed import globalize_batch_norm
-    from hf_mi_ssl.encoders import encoder_config, load_encoder
+    from hf_mi_ssl.encoders import checkpoint_activations, encoder_config, load_encoder
     from hf_mi_ssl.evaluation import Alarm, Evaluation, draw_figures, draw_maps, growth_verdicts, summary_table
     from hf_mi_ssl.hub import Publisher, dataset_license, export_encoder, export_pretraining, write_card
     from hf_mi_ssl.training import (
@@ -57,6 +57,9 @@ def main(args: PretrainingArguments) -> None:
     if initial:
         model.start_from(initial)
     model.check_images(args.image_size, args.local_view_size, args.per_device_train_batch_size)
+    if args.gradient_checkpointing:
+        for branch, _ in model.branches.values():
+            checkpoint_activations(branch)
     optimizer = build_optimizer(model, args)
 
     # Prepare: what runs, what it goes on from, what watches it. `model` stays the plain model inside `network`.

@@ -7,6 +7,7 @@ package makes AutoConfig import it.
 from transformers import AutoBackbone, AutoModel, AutoModelForImageClassification
 
 from .by_name import ENCODERS, build_encoder, encoder_config, load_encoder, representation_size
+from .checkpointing import checkpoint_activations
 from .classifier import build_classifier
 from .configuration_mi_resnet import MIResNetConfig
 from .downloads import refuse_damaged
@@ -24,6 +25,7 @@ __all__ = [
     "MIResNetModel",
     "build_classifier",
     "build_encoder",
+    "checkpoint_activations",
     "encoder_config",
     "load_encoder",
     "refuse_damaged",

@@ -62,7 +62,11 @@ class PretrainingArguments:
     warmup_epochs: float = _flag("epochs of linear warm-up before the cosine", 1.0)
     max_grad_norm: float | None = _flag("clip the norm of the gradient to this; default: no clipping")
     freeze_prototypes_epochs: float = _flag("epochs at the start in which prototypes do not learn", 0.0)
-    mixed_precision: str | None = _flag("no, bf16 or fp16; default: accelerate's", choices=["no", "bf16", "fp16"])
+    mixed_precision: str | None = _flag(
+        "no, bf16 or fp16; default: accelerate's, and bf16 where that is none and the GPU has it",
+        choices=["no", "bf16", "fp16"],
+    )
+    gradient_checkpointing: bool = _flag("compute activations again instead of keeping them, to save memory", False)
     compile: bool = _flag("compile the model", False)
     seed: int = _flag("of initialisation, order and views: one seed, one run", 0)
     # the output
@@ -142,6 +146,7 @@ class PretrainingArguments:
         """The arguments that decide what a run computes: what a checkpoint must share with the run that resumes it."""
         free = {"output_dir", "resume_from_checkpoint", "report_to", "dataloader_num_workers", "checkpointing_steps",
                 "checkpoints_total_limit", "per_device_train_batch_size", "compile", "views_batch_size",
+                "gradient_checkpointing",
                 "data_dir", "data_files", "eval_steps", "mi_steps", "stop_on_collapse", "show_images", "imported",
                 "push_to_hub", "hub_model_id", "hub_private_repo", "hub_revision_epochs"}  # fmt: skip
         return {key: value for key, value in self.to_dict().items() if key not in free}

@@ -1,6 +1,7 @@
 """How a recipe starts: arguments, Accelerate, errors in one line, and what it says before the first step."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +56,7 @@ def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = Fa
     trackers = [] if args.report_to == "none" else args.report_to.split(",")
     try:
         accelerator = Accelerator(
-            mixed_precision=args.mixed_precision,
+            mixed_precision=precision(args.mixed_precision),
             gradient_accumulation_steps=args.gradient_accumulation_steps,
             dynamo_backend="inductor" if args.compile else None,
             log_with=trackers or None,
@@ -67,6 +68,18 @@ def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = Fa
     if len(accelerator.log_with) < len(trackers):  # Accelerate leaves out what it cannot import
         raise UserError(f"--report_to {args.report_to}: a tracker is not installed; `pip install` it, or leave it out")
     return accelerator
+
+
+def precision(asked: str | None) -> str | None:
+    """What Accelerate is told: as asked; unasked bf16 on a GPU that has it, unless its own configuration says more
+    than `no`, which `accelerate launch` says unasked too."""
+    import torch
+
+    configured = os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"
+    if asked or configured or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+        return asked
+    has = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has else None
 
 
 def announce(
