@@ -2,10 +2,14 @@
 
 import copy
 import os
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ConvNextV2Config, Dinov2Config
@@ -23,10 +27,11 @@ from hf_mi_ssl.training import (
     set_schedules,
     step_record,
 )
-from hf_mi_ssl.training.launch import precision
+from hf_mi_ssl.training.launch import build_accelerator, precision
 from tests.conftest import forward, small_model
 from tests.test_distributed import run_processes
 
+ROOT = Path(__file__).resolve().parent.parent
 WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique")
 
 
@@ -225,3 +230,41 @@ def test_precision_is_bf16_where_the_gpu_has_it_and_nothing_else_was_asked_for(m
         monkeypatch.setitem(os.environ, name, value)
         assert precision(None) == expected
         monkeypatch.delitem(os.environ, name)
+
+
+# Launching
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "recipes" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_reads_its_configurations(file):
+    config = load_config_from_file(str(file))
+    assert config.distributed_type == "MULTI_GPU"
+    assert config.num_processes == 8 * config.num_machines
+    args = launch_command_parser().parse_args(["--config_file", str(file), "recipes/pretrain_jmi.py", "--seed", "1"])
+    args, *_ = _validate_launch_command(args)
+    assert (args.multi_gpu, args.mixed_precision, args.num_processes) == (True, "bf16", config.num_processes)
+
+
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
+def test_a_sharded_model_is_refused_in_one_line(name, monkeypatch, tmp_path):
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    with pytest.raises(UserError, match=f"{name} is not supported.*--multi_gpu"):
+        build_accelerator(PretrainingArguments(output_dir=str(tmp_path)))
+
+
+def test_the_slurm_script_is_bash():
+    subprocess.run(["bash", "-n", ROOT / "recipes" / "accelerate" / "slurm.sh"], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["simclr", "sdmi"])
+def test_a_compiled_model_computes_the_same(name, views):
+    pair = [view.double() for view in views]
+    plain, compiled = (small_model(name).double() for _ in range(2))
+    network = torch.compile(compiled, backend="aot_eager")
+    forward(plain, *pair).loss.backward()
+    (network(*pair, phase="E") if name == "sdmi" else network(*pair)).loss.backward()
+    for one, other in zip(plain.parameters(), compiled.parameters()):
+        assert (one.grad is None) == (other.grad is None)
+        if one.grad is not None:
+            torch.testing.assert_close(other.grad, one.grad, rtol=1e-8, atol=1e-10)

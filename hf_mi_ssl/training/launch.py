@@ -37,10 +37,17 @@ def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = Fa
     """Accelerate, set up as the models here need it.
 
     Raises:
-        UserError: if the output directory holds another run or cannot be made, or a tracker is not installed.
+        UserError: if the model is to be sharded, the output directory holds another run or cannot be made, or a tracker
+            is not installed.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.utils import parse_flag_from_env
 
+    for sharding in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if parse_flag_from_env(f"ACCELERATE_USE_{sharding}"):
+            raise UserError(
+                f"{sharding} is not supported: every process holds the whole model; launch with --multi_gpu"
+            )
     if (Path(args.output_dir) / "metrics.jsonl").exists() and args.resume_from_checkpoint is None:
         raise UserError(
             f"{args.output_dir} holds a run already: continue it with --resume_from_checkpoint latest, "
@@ -74,9 +81,10 @@ def precision(asked: str | None) -> str | None:
     """What Accelerate is told: as asked; unasked bf16 on a GPU that has it, unless its own configuration says more
     than `no`, which `accelerate launch` says unasked too."""
     import torch
+    from accelerate.utils import parse_flag_from_env
 
     configured = os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"
-    if asked or configured or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+    if asked or configured or parse_flag_from_env("ACCELERATE_USE_CPU"):
         return asked
     has = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if has else None
@@ -111,6 +119,8 @@ def announce(
             f"batch norm sees the {plan.at_once} images of a part, so the loss over {plan.global_batch} is not that "
             f"of one piece; --set batch_norm_group_size=… makes it so, as does a model without batch norm"
         )
+    if args.compile and accelerator.device.type == "cpu" and accelerator.is_main_process:
+        logger.warning("--compile on a CPU takes minutes before the first step and has not been seen to win them back")
     queue = getattr(model.config, "queue_size", None)  # JMI has none
     if queue is not None and queue > len(train) / 4 and accelerator.is_main_process:
         logger.warning(
