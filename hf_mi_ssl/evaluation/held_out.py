@@ -52,6 +52,7 @@ class Evaluation:
         pairs: int = 2048,
     ):
         self.held, self.recipe, self.seed, self.batch_size = held, recipes[0], seed, batch_size
+        self.device = held.images.device
         self.pairs = held.sample(pairs, seed)
         self.views = RandomViews(recipes, seed)
         self.parts = train.labelled(), held.labelled()  # empty where the data set has no labels
@@ -93,6 +94,9 @@ class Evaluation:
             encoders += [("trained", branch, encoder) for branch, (encoder, _) in trained.items()]
             for kind, branch, encoder in encoders:
                 both = [self._represent(encoder, part) for part in self.parts]
+                if encoder is trained["online"][0]:
+                    kept = torch.isin(self.parts[1].indices, self.tracked[1].indices).to(both[1][0].device)
+                    tracked = [x[kept].cpu() for x in both[1]]  # in the order of `tracked`
                 rows.append(self._accuracy("knn_top1", self._knn, both, kind, branch))
                 rows.append(self._accuracy("linear_top1", self._linear, both, kind, branch))
         for kind, branches in (("random", random), ("trained", trained)):
@@ -107,10 +111,8 @@ class Evaluation:
             rows += self._geometry(measured_geometry(embeddings["z_a"], embeddings["z_b"]), kind)
         rows += self._geometry(costly_geometry(embedded[-1], self._groups(trained)), "trained")
         if self.labelled:
-            h, labels = self._represent(trained["online"][0], self.tracked[1])
-            rows += self._geometry(
-                {"collapse/nc1": (nc1(h, labels), len(h), "representations h of clean views")}, "trained"
-            )
+            found = nc1(*tracked), len(tracked[0]), "representations h of clean views"
+            rows += self._geometry({"collapse/nc1": found}, "trained")
         errors = {
             f"{space}/{name}": error
             for space, sides in _SPACES.items()
@@ -130,7 +132,10 @@ class Evaluation:
         return row | {"protocol": protocol, "encoder": kind, "branch": branch}
 
     def _knn(self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> tuple[int, int, str]:
-        predictions = knn_predict(*train, test[0], len(self.classes))
+        share = -(-len(test[0]) // num_processes())  # each process asks a part of them
+        rows = torch.arange(process_index() * share, (process_index() + 1) * share).clamp_max(len(test[0]) - 1)
+        asked = knn_predict(*train, test[0][rows.to(test[0].device)], len(self.classes))
+        predictions = gather(asked.to(self.device))[: len(test[0])].to(test[1].device)
         protocol = f"{KNN_PROTOCOL}, among {len(train[0]):,} of train"
         return int((predictions == test[1]).sum()), len(predictions), protocol
 
@@ -156,7 +161,10 @@ class Evaluation:
         def represent(indices: Tensor, images: Tensor) -> dict[str, Tensor]:
             return {"h": encoder(clean_view(images, self.recipe)).pooler_output.flatten(1)}
 
-        return self._map(represent, part, [encoder])["h"], self._classes_of(part)
+        h, labels = self._map(represent, part, [encoder])["h"], self._classes_of(part)
+        # Classifiers standardise and normalise in copies; where there is no room for them, the CPU does it
+        fits = self.device.type == "cuda" and 8 * h.nbytes < torch.cuda.mem_get_info(self.device)[0]
+        return (h.to(self.device), labels.to(self.device)) if fits else (h, labels)
 
     def _pixels(self, part: Part) -> tuple[Tensor, Tensor]:
         """The clean views themselves, (N, 3 · S · S) with S of at most 32, and their labels: what an encoder has to

@@ -37,8 +37,8 @@ def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = Fa
     """Accelerate, set up as the models here need it.
 
     Raises:
-        UserError: if the model is to be sharded, the output directory holds another run or cannot be made, or a tracker
-            is not installed.
+        UserError: if the model is to be sharded, if the output directory holds another run or cannot be made, or if a
+            tracker is not installed.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.utils import parse_flag_from_env
