@@ -50,6 +50,9 @@ class MISSLConfig(PreTrainedConfig):
         projection_size (`int`, *optional*, defaults to 128): D, the size of the embedding z.
         batch_norm_group_size (`int`, *optional*): split every batch norm into groups of so many images, the same on
             any number of processes; by default its statistics are those of the global batch.
+        one_forward (`bool`, *optional*, defaults to `False`): pass both views (and all local ones) through a branch in
+            one batch. Its batch norms then have the statistics of both views together, where by default each view has
+            its own; without batch norm nothing but the speed changes.
     """
 
     encoder_config: dict | PreTrainedConfig | None = None
@@ -65,6 +68,7 @@ class MISSLConfig(PreTrainedConfig):
     projector_output_norm: bool = False
     projection_size: int = 128
     batch_norm_group_size: int | None = None
+    one_forward: bool = False
 
     sub_configs = {"encoder_config": AutoConfig}
 

@@ -1,6 +1,6 @@
 """What both paradigms share: the encoder as a model of its own, the encoder→projector branch, the output."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -172,6 +172,17 @@ class MISSLForPreTraining(MISSLPreTrainedModel):
     def embed(self, view: Tensor) -> Tensor:
         """view (n, 3, H, W) -> embedding z (n, D)."""
         return self.projector(self.encoder(view).pooler_output.flatten(1))
+
+    def each(self, function: Callable[[Tensor], Tensor], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`function` of each input, (n, …) -> (n, …); with `one_forward` in one batch for those of one shape."""
+        if not self.config.one_forward:
+            return {name: function(x) for name, x in inputs.items()}
+        outputs = {}
+        for shape in dict.fromkeys(x.shape for x in inputs.values()):
+            names = [name for name, x in inputs.items() if x.shape == shape]
+            together = function(torch.cat([inputs[name] for name in names]))
+            outputs |= zip(names, together.chunk(len(names)))
+        return {name: outputs[name] for name in inputs}
 
 
 def _representation_of_nothing(encoder: PreTrainedModel, size: int) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from torch import Tensor
+from transformers import AutoModel, AutoModelForPreTraining
 
 from .configuration import JMIConfig
 from .modeling_base import (
@@ -39,7 +40,7 @@ class JMIForPreTraining(MISSLForPreTraining):
         self.post_init()
 
     def sides(self, view_a: Tensor, view_b: Tensor, local_views: Sequence[Tensor] = (), phase: str = "E") -> Sides:
-        z = {name: self.embed(view) for name, view in named_views(view_a, view_b, local_views).items()}
+        z = self.each(self.embed, named_views(view_a, view_b, local_views))
         # T(a, b), and each local view with both: T(b, a) would only count the pair twice
         right = {name: z[name] for name in (("a", "b") if local_views else ("b",))}
         return {name: z[name] for name in z if name != "b"}, right
@@ -49,3 +50,7 @@ class JMIForPreTraining(MISSLForPreTraining):
         if self.training:
             self.draws += 1
         return pretraining_output(bound, left["a"], right["b"])
+
+
+AutoModel.register(JMIConfig, JMIModel, exist_ok=True)
+AutoModelForPreTraining.register(JMIConfig, JMIForPreTraining, exist_ok=True)

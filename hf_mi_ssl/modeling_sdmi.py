@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForPreTraining
 
 from .configuration import SDMIConfig
 from .distributed import each_group_back, each_group_from_all
@@ -73,10 +74,11 @@ class SDMIForPreTraining(MISSLForPreTraining):
         predicted = [name for name in views if name != "b" or self.config.symmetric]
         embedded = views if not self.target.has_own_encoder else predicted
         with _held_fixed(phase == "M"):
-            z = {name: self.embed(views[name]) for name in embedded}
-            left = {name: self._on_prototypes(self._predict(z[name])) for name in predicted}
+            z = self.each(self.embed, {name: views[name] for name in embedded})
+            left = self.each(self._predict, {name: z[name] for name in predicted})
         with _held_fixed(phase == "E"):
-            right = {name: self._target(views[name], z.get(name)) for name in targets}
+            seen = views if self.target.has_own_encoder else z
+            right = self.each(self._target, {name: seen[name] for name in targets})
         return left, right
 
     def compare(self, left: Embeddings, right: Embeddings, phase: str = "E") -> MIPreTrainingOutput:
@@ -132,14 +134,15 @@ class SDMIForPreTraining(MISSLForPreTraining):
         self._target_has_begun = True
 
     def _predict(self, z: Tensor) -> Tensor:
-        return z if self.predictor is None else self.predictor(z)
+        return self._on_prototypes(z if self.predictor is None else self.predictor(z))
 
     def _on_prototypes(self, z: Tensor) -> Tensor:
         return z if self.prototypes is None else self.prototypes(z)
 
-    def _target(self, view: Tensor, z: Tensor | None) -> Tensor:
+    def _target(self, view: Tensor) -> Tensor:
+        """Of a view, or of its online embedding where the target is the online branch."""
         if not self.target.has_own_encoder:
-            return self._on_prototypes(self.target(view, z))
+            return self._on_prototypes(self.target(view))
         if not (self.config.target_shuffle and self.training):
             return self.target(view)
         # Batch statistics that a positive pair shares would tell it apart from the negatives.
@@ -150,3 +153,7 @@ class SDMIForPreTraining(MISSLForPreTraining):
 def _held_fixed(fixed: bool) -> contextlib.AbstractContextManager:
     """No graph for the branch that does not move: this saves memory, the stop-gradient itself is in `compare`."""
     return torch.no_grad() if fixed else contextlib.nullcontext()
+
+
+AutoModel.register(SDMIConfig, SDMIModel, exist_ok=True)
+AutoModelForPreTraining.register(SDMIConfig, SDMIForPreTraining, exist_ok=True)

@@ -10,39 +10,40 @@
 import sys
 from pathlib import Path
 
-from accelerate.utils import tqdm
-
-from hf_mi_ssl import SDMIConfig, SDMIForPreTraining
-from hf_mi_ssl.data import open_train_and_held_out, training_batches
-from hf_mi_ssl.distributed import globalize_batch_norm
-from hf_mi_ssl.encoders import encoder_config, load_encoder
-from hf_mi_ssl.evaluation import Alarm, Evaluation, draw_figures, draw_maps, growth_verdicts, summary_table
-from hf_mi_ssl.hub import Publisher, dataset_license, export_encoder, export_pretraining, write_card
-from hf_mi_ssl.training import (
-    MetricsLog,
-    Plan,
-    PretrainingArguments,
-    TrainingState,
-    announce,
-    build_accelerator,
-    build_optimizer,
-    build_seeded,
-    cosine_momentum,
-    forward_backward,
-    read_records,
-    results,
-    run_recipe,
-    seed_everything,
-    set_schedules,
-    step_record,
-    write_json,
-)
-from hf_mi_ssl.views import RandomViews, view_recipes
+from hf_mi_ssl.training import PretrainingArguments, run_recipe
 
 CARD = Path(__file__).resolve().parent.parent / "model_cards" / "pretraining_card.md"
 
 
 def main(args: PretrainingArguments) -> None:
+    # What takes seconds to import, now that the arguments are known to be right.
+    from accelerate.utils import tqdm
+
+    from hf_mi_ssl import SDMIConfig, SDMIForPreTraining
+    from hf_mi_ssl.data import open_train_and_held_out, training_batches
+    from hf_mi_ssl.distributed import globalize_batch_norm
+    from hf_mi_ssl.encoders import checkpoint_activations, encoder_config, load_encoder
+    from hf_mi_ssl.evaluation import Alarm, Evaluation, draw_figures, draw_maps, growth_verdicts, summary_table
+    from hf_mi_ssl.hub import Publisher, dataset_license, export_encoder, export_pretraining, write_card
+    from hf_mi_ssl.training import (
+        MetricsLog,
+        Plan,
+        TrainingState,
+        announce,
+        build_accelerator,
+        build_optimizer,
+        build_seeded,
+        cosine_momentum,
+        forward_backward,
+        read_records,
+        results,
+        seed_everything,
+        set_schedules,
+        step_record,
+        write_json,
+    )
+    from hf_mi_ssl.views import RandomViews, view_recipes
+
     # Build: the row and its encoder, the images, the optimiser. All of it is a function of the arguments.
     initial = load_encoder(args.init_from) if args.init_from else None
     encoder = initial.config if initial else encoder_config(args.encoder, args.image_size)
@@ -56,6 +57,9 @@ def main(args: PretrainingArguments) -> None:
     if initial:
         model.start_from(initial)
     model.check_images(args.image_size, args.local_view_size, args.per_device_train_batch_size)
+    if args.gradient_checkpointing:
+        for branch, _ in model.branches.values():
+            checkpoint_activations(branch)
     optimizer = build_optimizer(model, args)
 
     # Prepare: what runs, what it goes on from, what watches it. `model` stays the plain model inside `network`.
@@ -65,7 +69,7 @@ def main(args: PretrainingArguments) -> None:
     alarm = Alarm(config, plan.steps, plan.global_batch)
     log = MetricsLog(output_dir / "metrics.jsonl", start, accelerator, alarm)
     recipes = view_recipes(args.views, args.image_size)
-    views = RandomViews(recipes, args.seed, args.local_views, args.local_view_size)
+    views = RandomViews(recipes, args.seed, args.local_views, args.local_view_size, args.views_batch_size)
     evaluation = Evaluation(train, held, recipes, args.seed)
     announce(args, plan, accelerator, model, train, held, start)
     log.evaluate(start, plan, evaluation, model)

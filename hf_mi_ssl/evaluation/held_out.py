@@ -22,6 +22,7 @@ from .geometry import Measured, costly_geometry, measured_geometry, tracked_geom
 from .growth import paired_errors
 from .knn import KNN_PROTOCOL, knn_predict
 from .linear_probe import accuracy_interval, linear_probe
+from .passes import map_images
 from .spectrum import nc1
 
 _PIXEL_BYTES = 2**31
@@ -55,6 +56,7 @@ class Evaluation:
     ):
         self.held, self.recipe, self.seed, self.batch_size = held, recipes[0], seed, batch_size
         self.pairs, self.seen = held.sample(pairs, seed), train.sample(_STATISTICS_IMAGES, seed)
+        self.device = held.images.device
         self.views = RandomViews(recipes, seed)
         self.parts = train.labelled(), held.labelled()  # empty where the data set has no labels
         self.labelled = all(map(len, self.parts))
@@ -105,6 +107,8 @@ class Evaluation:
             encoders += [("trained", branch, encoder) for branch, (encoder, _) in trained.items()]
             for kind, branch, encoder in encoders:
                 both = [self._represent(encoder, part) for part in self.parts]
+                if encoder is trained["online"][0]:
+                    represented = [x.cpu() for x in both[1]]
                 rows.append(self._accuracy("knn_top1", self._knn, both, kind, branch))
                 rows.append(self._accuracy("linear_top1", self._linear, both, kind, branch))
         for kind, branches in (("random", random), ("trained", trained)):
@@ -118,12 +122,9 @@ class Evaluation:
                 rows.append(row | {"encoder": kind, "branch": branch})
             rows += self._geometry(measured_geometry(embeddings["z_a"], embeddings["z_b"]), kind)
         rows += self._geometry(costly_geometry(embedded[-1], self._groups(trained)), "trained")
-        if self.labelled:
-            h, labels = self._represent(trained["online"][0], self.tracked[1])
-            if (value := nc1(h, labels)) is not None:
-                rows += self._geometry(
-                    {"collapse/nc1": (value, len(h), "representations h of clean views")}, "trained"
-                )
+        if self.labelled and (value := nc1(*represented)) is not None:
+            found = value, len(represented[0]), "representations h of clean views"
+            rows += self._geometry({"collapse/nc1": found}, "trained")
         errors = {
             f"{space}/{name}": error
             for space, sides in _SPACES.items()
@@ -143,7 +144,10 @@ class Evaluation:
         return row | {"protocol": protocol, "encoder": kind, "branch": branch}
 
     def _knn(self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> tuple[int, int, str]:
-        predictions = knn_predict(*train, test[0], len(self.classes))
+        share = -(-len(test[0]) // num_processes())  # each process asks a part of them
+        rows = torch.arange(process_index() * share, (process_index() + 1) * share).clamp_max(len(test[0]) - 1)
+        asked = knn_predict(*train, test[0][rows.to(test[0].device)], len(self.classes))
+        predictions = gather(asked.to(self.device))[: len(test[0])].to(test[1].device)
         protocol = f"{KNN_PROTOCOL}, among {len(train[0]):,} of train"
         return int((predictions == test[1]).sum()), len(predictions), protocol
 
@@ -169,7 +173,10 @@ class Evaluation:
         def represent(indices: Tensor, images: Tensor) -> dict[str, Tensor]:
             return {"h": encoder(clean_view(images, self.recipe)).pooler_output.flatten(1)}
 
-        return self._map(represent, part, [encoder])["h"], self._classes_of(part)
+        h, labels = self._map(represent, part, [encoder])["h"], self._classes_of(part)
+        # Classifiers standardise and normalise in copies; where there is no room for them, the CPU does it
+        fits = self.device.type == "cuda" and 8 * h.nbytes < torch.cuda.mem_get_info(self.device)[0]
+        return (h.to(self.device), labels.to(self.device)) if fits else (h, labels)
 
     def _pixels(self, part: Part) -> tuple[Tensor, Tensor]:
         """The clean views themselves, (N, 3 · S · S) with S of at most 32, and their labels: what an encoder has to
@@ -231,17 +238,5 @@ class Evaluation:
 
         return self._map(embed, self.pairs.sample(_LIDAR_IMAGES, self.seed), [encoder, projector])
 
-    @torch.no_grad()
     def _map(self, function: Callable, part: Part, modules: list[nn.Module] = ()) -> dict[str, Tensor]:
-        """`function(indices, images)` of a part in order, on the CPU. Each process does a share, all get the whole."""
-        modes = [(inner, inner.training) for module in modules for inner in module.modules()]
-        for module in modules:
-            module.eval()
-        n = len(part.indices)
-        share = -(-n // num_processes())
-        padded = torch.cat([part.indices, part.indices[:1].expand(share * num_processes() - n)])
-        mine = padded[process_index() * share : (process_index() + 1) * share]
-        batches = [function(*batch) for batch in part.images.batches(mine.split(self.batch_size))]
-        for inner, was_training in modes:
-            inner.training = was_training
-        return {name: gather(torch.cat([batch[name].float() for batch in batches]))[:n].cpu() for name in batches[0]}
+        return map_images(function, part, modules, self.batch_size)

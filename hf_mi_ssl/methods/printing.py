@@ -5,7 +5,6 @@ import inspect
 import sys
 
 from ..errors import UserError
-from ..mi import CRITICS, JOINT_TERMS, MARGINAL_TERMS
 from .registry import METHODS, get_method, import_file
 
 
@@ -29,6 +28,8 @@ def markdown_table() -> str:
 
 def describe(name: str) -> str:
     """One row in full: its columns, what it relates to, its formula and the source of its terms."""
+    from ..mi import CRITICS, JOINT_TERMS, MARGINAL_TERMS  # torch, which the rows do without
+
     row = get_method(name)
     columns = row.columns
     lines = [f"{row.name} ({row.paradigm.upper()}, arXiv {row.arxiv}): L = {row.formula}", f"J − M is a {row.kind}"]

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError, unknown
-from ..mi import CRITICS, JOINT_TERMS, MARGINAL_TERMS
 
 
 @dataclass(frozen=True)
@@ -99,6 +98,8 @@ def formula_of(term: object) -> str:
 
 def formulas(critic: str, joint: dict, marginal: dict) -> dict[str, str]:
     """The formula of the critic and of each of the terms, by name."""
+    from ..mi import CRITICS, JOINT_TERMS, MARGINAL_TERMS  # torch, which the rows do without
+
     sources = {critic: CRITICS[critic]}
     sources |= {name: JOINT_TERMS[name] for name in joint}
     sources |= {name: MARGINAL_TERMS[name] for name in marginal}

@@ -1,6 +1,6 @@
 """The M-step: how the target branch g_ξ moves. JMI has none.
 
-A target maps a view to its embedding (its scores, where there are prototypes), given those of the online branch, and
+A target maps a view (`reset`: its online embedding) to its embedding (its scores, where there are prototypes), and
 says in `phases` which steps a training step is made of: "E" ascends in θ with ξ fixed, "M" ascends in ξ with θ fixed.
 """
 
@@ -16,7 +16,7 @@ class ResetTarget(nn.Module):
     phases = ("E",)
     has_own_encoder = False
 
-    def forward(self, view: Tensor, online_embedding: Tensor) -> Tensor:
+    def forward(self, online_embedding: Tensor) -> Tensor:
         return online_embedding
 
     def follow(self, online: Iterable[nn.Module], momentum: float) -> None:
@@ -35,7 +35,7 @@ class GradientTarget(nn.Module):
         self.projector = projector
         self.prototypes = prototypes
 
-    def forward(self, view: Tensor, online_embedding: Tensor | None = None) -> Tensor:
+    def forward(self, view: Tensor) -> Tensor:
         z = self.projector(self.encoder(view).pooler_output.flatten(1))
         return z if self.prototypes is None else self.prototypes(z)
 

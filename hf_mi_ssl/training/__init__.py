@@ -1,56 +1,22 @@
 """What a run consists of besides the method: arguments, schedules, checkpoints, records."""
 
-from .arguments import PretrainingArguments, parse_arguments
-from .cached_gradients import forward_backward
-from .checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
-from .classification import ViewTrainer, classes_of, fine_tune, score
-from .downstream import (
-    DATA_FLAGS,
-    DownstreamParser,
-    data_of,
-    default_output_dir,
-    encoder_name,
-    evidence_of,
-    run_downstream,
-)
-from .launch import announce, build_accelerator, run_recipe
-from .optimization import build_optimizer, cosine_momentum, cosine_with_warmup, set_schedules
-from .plan import Plan
-from .records import MetricsLog, read_records, results, step_record, write_json
-from .state import TrainingState, build_seeded, seed_everything
+from ..lazy import lazy_names
 
-__all__ = [
-    "DATA_FLAGS",
-    "DownstreamParser",
-    "MetricsLog",
-    "Plan",
-    "PretrainingArguments",
-    "TrainingState",
-    "ViewTrainer",
-    "announce",
-    "build_accelerator",
-    "build_optimizer",
-    "build_seeded",
-    "classes_of",
-    "cosine_momentum",
-    "cosine_with_warmup",
-    "data_of",
-    "default_output_dir",
-    "encoder_name",
-    "evidence_of",
-    "fine_tune",
-    "forward_backward",
-    "latest_checkpoint",
-    "load_checkpoint",
-    "parse_arguments",
-    "read_records",
-    "results",
-    "run_downstream",
-    "run_recipe",
-    "save_checkpoint",
-    "score",
-    "seed_everything",
-    "set_schedules",
-    "step_record",
-    "write_json",
-]
+__getattr__, __all__ = lazy_names(
+    __name__,
+    {
+        ".arguments": ("PretrainingArguments", "parse_arguments"),
+        ".cached_gradients": ("forward_backward",),
+        ".checkpoints": ("latest_checkpoint", "load_checkpoint", "save_checkpoint"),
+        ".classification": ("ViewTrainer", "classes_of", "fine_tune", "score"),
+        ".downstream": (
+            "DATA_FLAGS", "DownstreamParser", "data_of", "default_output_dir", "encoder_name", "evidence_of",
+            "run_downstream",
+        ),
+        ".launch": ("announce", "build_accelerator", "run_recipe"),
+        ".optimization": ("build_optimizer", "cosine_momentum", "cosine_with_warmup", "set_schedules"),
+        ".plan": ("Plan",),
+        ".records": ("MetricsLog", "read_records", "results", "step_record", "write_json"),
+        ".state": ("TrainingState", "build_seeded", "seed_everything"),
+    },
+)  # fmt: skip

@@ -10,8 +10,8 @@ import yaml
 from transformers import HfArgumentParser
 
 from ..errors import UserError
-from ..methods import import_file
-from ..views import VIEW_RECIPES
+from ..methods import get_method, import_file
+from ..views.recipes import VIEW_RECIPES
 
 
 def _flag(help: str, default=None, **more):
@@ -38,6 +38,7 @@ class PretrainingArguments:
     views: str = _flag("published recipe that the two views are drawn from", "moco", choices=[*VIEW_RECIPES])
     local_views: int = _flag("small views of each image beside the two", 0)
     local_view_size: int | None = _flag("side of local views in pixels; default: about 3/7 of --image_size")
+    views_batch_size: int | None = _flag("images whose views are made at once, to save memory; default: the batch")
     # the data
     dataset_name: str = _flag("Hub id, local directory, imagefolder, parquet, or shapes (embedded)", "shapes")
     data_files: list[str] = _pairs("files of a split, e.g. train=a.parquet test=b.parquet, or train='[a, b]'")
@@ -61,7 +62,11 @@ class PretrainingArguments:
     warmup_epochs: float = _flag("epochs of linear warm-up before the cosine", 1.0)
     max_grad_norm: float | None = _flag("clip the norm of the gradient to this; default: no clipping")
     freeze_prototypes_epochs: float = _flag("epochs at the start in which prototypes do not learn", 0.0)
-    mixed_precision: str | None = _flag("no, bf16 or fp16; default: accelerate's", choices=["no", "bf16", "fp16"])
+    mixed_precision: str | None = _flag(
+        "no, bf16 or fp16; default: accelerate's, and bf16 where that is none and the GPU has it",
+        choices=["no", "bf16", "fp16"],
+    )
+    gradient_checkpointing: bool = _flag("compute activations again instead of keeping them, to save memory", False)
     compile: bool = _flag("compile the model", False)
     seed: int = _flag("of initialisation, order and views: one seed, one run", 0)
     # the output
@@ -87,7 +92,7 @@ class PretrainingArguments:
     def __post_init__(self):
         for name in ("image_size", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs",
                      "max_train_steps", "max_grad_norm", "contrast_batch_size", "checkpointing_steps",
-                     "checkpoints_total_limit", "eval_steps", "hub_revision_epochs"):  # fmt: skip
+                     "checkpoints_total_limit", "eval_steps", "hub_revision_epochs", "views_batch_size"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise UserError(f"--{name} must be above 0, got {getattr(self, name)}")
         for name in ("learning_rate", "weight_decay", "weight_decay_end", "warmup_epochs", "freeze_prototypes_epochs",
@@ -140,7 +145,8 @@ class PretrainingArguments:
     def identity(self) -> dict:
         """The arguments that decide what a run computes: what a checkpoint must share with the run that resumes it."""
         free = {"output_dir", "resume_from_checkpoint", "report_to", "dataloader_num_workers", "checkpointing_steps",
-                "checkpoints_total_limit", "per_device_train_batch_size", "compile",
+                "checkpoints_total_limit", "per_device_train_batch_size", "compile", "views_batch_size",
+                "gradient_checkpointing",
                 "data_dir", "data_files", "eval_steps", "mi_steps", "stop_on_collapse", "show_images", "imported",
                 "push_to_hub", "hub_model_id", "hub_private_repo", "hub_revision_epochs"}  # fmt: skip
         return {key: value for key, value in self.to_dict().items() if key not in free}
@@ -155,7 +161,7 @@ def parse_arguments(argv: list[str], description: str, **defaults) -> Pretrainin
     """The arguments of a recipe, from `--config file.yaml` and the rest of the command line, which wins.
 
     Raises:
-        UserError: for an unknown flag or key (the text gives the nearest one) or a value of the wrong type.
+        UserError: for an unknown flag, key or method (the text gives the nearest one) or a value of the wrong type.
     """
     parser = _Parser(PretrainingArguments, description=description, allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE", help="YAML file of these flags; the command line wins over it")
@@ -177,6 +183,8 @@ def parse_arguments(argv: list[str], description: str, **defaults) -> Pretrainin
     imported = settings.pop("imported")
     for file in imported:
         import_file(file)
+    if settings["method"]:
+        get_method(settings["method"])
     args = PretrainingArguments(**settings)
     args.imported = imported
     return args

@@ -6,15 +6,15 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar
 
-from ..encoders import locate
 from ..errors import UserError, unknown
 from .arguments import PretrainingArguments
-from .records import environment
+
+if TYPE_CHECKING:
+    import torch
 
 DATA_FLAGS = ("dataset_name", "data_files", "data_dir", "train_split", "eval_split", "image_column_name",
               "label_column_name", "image_size", "dataloader_num_workers", "seed", "output_dir")  # fmt: skip
@@ -88,6 +88,10 @@ def data_of(model: str, args: PretrainingArguments) -> dict:
     Raises:
         UserError: as `locate`, and for a `training_args.json` that is not one.
     """
+    from transformers.utils import cached_file
+
+    from ..encoders import locate
+
     quiet = {f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "connection_errors")}
     file = cached_file(locate(model), "training_args.json", **quiet)
     try:
@@ -97,9 +101,11 @@ def data_of(model: str, args: PretrainingArguments) -> dict:
     return args.data_arguments() | {"seed": own}
 
 
-def evidence_of(model: str, args: PretrainingArguments, device: torch.device, evaluations: list[dict]) -> dict:
+def evidence_of(model: str, args: PretrainingArguments, device: "torch.device", evaluations: list[dict]) -> dict:
     """What a recipe writes: `evaluations`, rows as in `results.json`, each with its data set, size of images and seed,
     under the keys of `results.json`."""
+    from .records import environment
+
     hardware, versions = environment(device, 1)
     about = {"dataset": args.dataset_name, "image_size": args.image_size, "seed": args.seed}
     rows = [row | about for row in evaluations]

@@ -1,24 +1,27 @@
 """How a recipe starts: arguments, Accelerate, errors in one line, and what it says before the first step."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from accelerate import Accelerator, DistributedDataParallelKwargs
 from transformers.utils.logging import disable_progress_bar
 
 from ..errors import UserError
 from .arguments import PretrainingArguments, parse_arguments
 from .plan import Plan
-from .records import write_json
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 logger = logging.getLogger(__name__)
 
 
 def run_recipe(main: Callable[[PretrainingArguments], None], description: str, **defaults) -> int:
     """Parse the command line and call `main`; returns the exit code. What a user can put right is one line, and 2
-    where it is an argument."""
+    where it is an argument. Nothing here imports torch: `--help` and mistakes are answered at once."""
     logging.basicConfig(format="%(levelname)s %(message)s")
     if not sys.stderr.isatty():
         disable_progress_bar()
@@ -30,12 +33,21 @@ def run_recipe(main: Callable[[PretrainingArguments], None], description: str, *
     return 0
 
 
-def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = False) -> Accelerator:
+def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = False) -> "Accelerator":
     """Accelerate, set up as the models here need it.
 
     Raises:
-        UserError: if the output directory holds another run or cannot be made, or a tracker is not installed.
+        UserError: if the model is to be sharded, if the output directory holds another run or cannot be made, or if a
+            tracker is not installed.
     """
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.utils import parse_flag_from_env
+
+    for sharding in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if parse_flag_from_env(f"ACCELERATE_USE_{sharding}"):
+            raise UserError(
+                f"{sharding} is not supported: every process holds the whole model; launch with --multi_gpu"
+            )
     if (Path(args.output_dir) / "metrics.jsonl").exists() and args.resume_from_checkpoint is None:
         raise UserError(
             f"{args.output_dir} holds a run already: continue it with --resume_from_checkpoint latest, "
@@ -51,7 +63,7 @@ def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = Fa
     trackers = [] if args.report_to == "none" else args.report_to.split(",")
     try:
         accelerator = Accelerator(
-            mixed_precision=args.mixed_precision,
+            mixed_precision=precision(args.mixed_precision),
             gradient_accumulation_steps=args.gradient_accumulation_steps,
             dynamo_backend="inductor" if args.compile else None,
             log_with=trackers or None,
@@ -65,8 +77,25 @@ def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = Fa
     return accelerator
 
 
-def announce(args: PretrainingArguments, plan: Plan, accelerator: Accelerator, model, train, held, start: int) -> None:
+def precision(asked: str | None) -> str | None:
+    """What Accelerate is told: as asked; unasked bf16 on a GPU that has it, unless its own configuration says more
+    than `no`, which `accelerate launch` says unasked too."""
+    import torch
+    from accelerate.utils import parse_flag_from_env
+
+    configured = os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"
+    if asked or configured or parse_flag_from_env("ACCELERATE_USE_CPU"):
+        return asked
+    has = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has else None
+
+
+def announce(
+    args: PretrainingArguments, plan: Plan, accelerator: "Accelerator", model, train, held, start: int
+) -> None:
     """Say what is about to run, once, and write it down: `training_args.json`, the trackers."""
+    from .records import write_json
+
     if accelerator.is_main_process:
         write_json(Path(args.output_dir) / "training_args.json", args.to_dict())
     if accelerator.log_with:
@@ -90,6 +119,8 @@ def announce(args: PretrainingArguments, plan: Plan, accelerator: Accelerator, m
             f"batch norm sees the {plan.at_once} images of a part, so the loss over {plan.global_batch} is not that "
             f"of one piece; --set batch_norm_group_size=… makes it so, as does a model without batch norm"
         )
+    if args.compile and accelerator.device.type == "cpu" and accelerator.is_main_process:
+        logger.warning("--compile on a CPU takes minutes before the first step and has not been seen to win them back")
     queue = getattr(model.config, "queue_size", None)  # JMI has none
     if queue is not None and queue > len(train) / 4 and accelerator.is_main_process:
         logger.warning(

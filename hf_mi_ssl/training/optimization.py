@@ -1,5 +1,6 @@
 """Optimisers from timm, and the schedules as pure functions of the step, so that there is no schedule to save."""
 
+import inspect
 import math
 
 import torch
@@ -17,6 +18,8 @@ def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim
     The predictor's learning rate is constant where the row's `predictor_schedule` says so (SimSiam, arXiv 2011.10566
     §4.2). Parameters named `prototypes` stay as they are for the first `freeze_prototypes_epochs`.
 
+    Updates are fused, all parameters in one kernel, where the optimiser has such a form.
+
     Raises:
         UserError: if timm has no optimiser of that name, or there are no prototypes to freeze.
     """
@@ -27,8 +30,9 @@ def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim
         raise unknown("optimizer", args.optimizer, known)
     keeps_rate = getattr(getattr(model, "config", None), "predictor_schedule", "cosine") == "constant"
     # Without momentum there is nothing to look ahead with, and torch refuses
-    ahead = get_optimizer_info(args.optimizer.lower()).defaults or {}
-    plain = {"nesterov": False} if ahead.get("nesterov") and not args.momentum else {}
+    info = get_optimizer_info(args.optimizer.lower())
+    plain = {"nesterov": False} if (info.defaults or {}).get("nesterov") and not args.momentum else {}
+    fused = {"fused": True} if "fused" in inspect.signature(info.opt_class).parameters else {}
     groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -53,6 +57,7 @@ def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim
         weight_decay=args.weight_decay,
         momentum=args.momentum,
         **plain,
+        **fused,
     )
 
 
