@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_mi_ssl.errors import UserError
-from hf_mi_ssl.training import checkpoints
 from hf_mi_ssl.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint, verify
+from hf_mi_ssl.training.trees import join, split
 
 
 def a_state(step=1):
@@ -83,8 +83,8 @@ def test_the_state_of_an_optimiser_goes_on_bit_for_bit(name, tmp_path):
 )  # fmt: skip
 def test_any_tree_of_plain_values_survives(tree):
     tensors = {}
-    written = json.loads(json.dumps(checkpoints._split(tree, "", tensors)))
-    assert same(checkpoints._join(written, tensors), tree)
+    written = json.loads(json.dumps(split(tree, "", tensors)))
+    assert same(join(written, tensors), tree)
 
 
 def test_what_a_checkpoint_cannot_hold_is_refused_by_its_place(tmp_path):

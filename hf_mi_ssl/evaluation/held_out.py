@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from ..data import Part
 from ..distributed import gather, num_processes, process_index
-from ..errors import UserError
+from ..errors import ExitCode, UserError
 from ..estimators import MIEstimate, track
 from ..views import RandomViews, ViewRecipe, clean_view
 from .geometry import Measured, costly_geometry, measured_geometry, tracked_geometry
@@ -39,6 +39,7 @@ class Evaluation:
             make the clean views.
         tracked: the most images that `track` looks at, on either side.
         pairs: the most pairs of views that MI and spectrum are measured on.
+        before_each: called before each batch, by all processes alike; what it raises ends the measurement.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class Evaluation:
         batch_size: int = 512,
         tracked: int = 4096,
         pairs: int = 2048,
+        before_each: Callable[[], None] = lambda: None,
     ):
         self.held, self.recipe, self.seed, self.batch_size = held, recipes[0], seed, batch_size
+        self.before_each = before_each
         self.pairs = held.sample(pairs, seed)
         self.views = RandomViews(recipes, seed)
         self.parts = train.labelled(), held.labelled()  # empty where the data set has no labels
@@ -192,7 +195,7 @@ class Evaluation:
             raise UserError(
                 "embeddings are not finite: training has diverged; lower --learning_rate and start again, or resume "
                 "from an earlier checkpoint",
-                exit_code=1,
+                exit_code=ExitCode.NOT_FINITE,
             )
         return found
 
@@ -228,7 +231,12 @@ class Evaluation:
         share = -(-n // num_processes())
         padded = torch.cat([part.indices, part.indices[:1].expand(share * num_processes() - n)])
         mine = padded[process_index() * share : (process_index() + 1) * share]
-        batches = [function(*batch) for batch in part.images.batches(mine.split(self.batch_size))]
-        for inner, was_training in modes:
-            inner.training = was_training
+        batches = []
+        try:
+            for indices, images in part.images.batches(mine.split(self.batch_size)):
+                self.before_each()
+                batches.append(function(indices, images))
+        finally:
+            for inner, was_training in modes:
+                inner.training = was_training
         return {name: gather(torch.cat([batch[name].float() for batch in batches]))[:n].cpu() for name in batches[0]}

@@ -13,18 +13,23 @@ from .downstream import (
     write_evaluations,
 )
 from .launch import announce, build_accelerator, run_recipe
+from .leaving import Leaving
 from .optimization import build_optimizer, cosine_momentum, cosine_with_warmup, set_schedules
 from .plan import Plan
 from .records import MetricsLog, read_records, results, step_record, write_json
 from .state import TrainingState, build_seeded, seed_everything
+from .updates import Skips, Updates
 
 __all__ = [
     "DATA_FLAGS",
     "DownstreamParser",
+    "Leaving",
     "MetricsLog",
     "Plan",
     "PretrainingArguments",
+    "Skips",
     "TrainingState",
+    "Updates",
     "ViewTrainer",
     "announce",
     "build_accelerator",

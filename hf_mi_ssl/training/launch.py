@@ -3,13 +3,17 @@
 import logging
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from transformers.utils.logging import disable_progress_bar
 
-from ..errors import UserError
+from ..distributed import reason_of_loss
+from ..errors import ExitCode, UserError
 from .arguments import PretrainingArguments, parse_arguments
+from .checkpoints import DISK_FULL
+from .leaving import SIGNALS, Stopped
 from .plan import Plan
 from .records import write_json
 
@@ -17,17 +21,34 @@ logger = logging.getLogger(__name__)
 
 
 def run_recipe(main: Callable[[PretrainingArguments], None], description: str, **defaults) -> int:
-    """Parse the command line and call `main`; returns the exit code. What a user can put right is one line, and 2
-    where it is an argument."""
+    """Parse the command line and call `main`; returns the exit code (`ExitCode`). What a user can put right is one
+    line, and so is what came from outside: a signal, a full disk, another process that died."""
     logging.basicConfig(format="%(levelname)s %(message)s")
     if not sys.stderr.isatty():
         disable_progress_bar()
     try:
-        main(parse_arguments(sys.argv[1:], description, **defaults))
+        with SIGNALS:
+            main(parse_arguments(sys.argv[1:], description, **defaults))
     except UserError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+        said, code = str(error), error.exit_code
+    except Stopped as stopped:
+        said = f"stopped by {stopped}; the same command with --resume_from_checkpoint latest goes on"
+        code = ExitCode.STOPPED
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            said, code = (
+                f"{error.filename or 'the output'}: {error.strerror}; make room, then resume",
+                ExitCode.NOT_WRITTEN,
+            )
+        elif reason := reason_of_loss(error):
+            said = f"another process of the run died or does not answer ({reason}): see what it said, then resume"
+            code = ExitCode.PROCESS_LOST
+        else:
+            raise
+    else:
+        return 0
+    print(f"{Path(sys.argv[0]).name}: {said}", file=sys.stderr)
+    return code
 
 
 def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = False) -> Accelerator:
@@ -56,7 +77,7 @@ def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = Fa
             dynamo_backend="inductor" if args.compile else None,
             log_with=trackers or None,
             project_dir=args.output_dir,
-            kwargs_handlers=[ddp],
+            kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=timedelta(minutes=args.process_timeout))],
         )
     except ValueError as error:
         raise UserError(f"accelerate: {error}") from error
