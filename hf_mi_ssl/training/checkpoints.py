@@ -99,9 +99,9 @@ def verify(checkpoint: Path) -> str | None:
             if Path(name).name != name or Path(name).suffix not in (".json", ".safetensors"):
                 return f"its manifest names {name[:80]!r}"
             if not _is_plain_file(path):
-                return f"{name} is missing"
+                return f"{name}, of {_MANIFEST}, is missing"
             if path.stat().st_size != recorded["size"] or _digest(path) != recorded["blake2b"]:
-                return f"{name} is damaged"
+                return f"{name} is damaged (by {_MANIFEST})"
     except _MALFORMED as error:
         return f"no valid manifest ({type(error).__name__})"
     return None
