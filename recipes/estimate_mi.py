@@ -12,7 +12,6 @@ anything fit three quarters of the pairs and are judged on the others; of a mode
 half and are judged on the other. Everything is in nats.
 """
 
-import argparse
 import json
 import math
 import sys
@@ -29,7 +28,7 @@ from hf_mi_ssl.estimators import ESTIMATORS, TASKS
 from hf_mi_ssl.estimators.fixed import ESTIMATORS as FIXED
 from hf_mi_ssl.evaluation.estimates import model_figure, model_table, task_figure, task_page, task_table
 from hf_mi_ssl.evaluation.saved import embed_held_out
-from hf_mi_ssl.training import PretrainingArguments, parse_arguments, write_json
+from hf_mi_ssl.training import PretrainingArguments, RecipeParser, parse_arguments, run_downstream, write_json
 
 RESULTS = Path(__file__).resolve().parent.parent / "model_cards" / "results"
 SLOW = {"trained", "probe"}  # modules of the estimators that train a network
@@ -94,7 +93,7 @@ def measure_model(name: str, estimators: list[str], n: int, args: PretrainingArg
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = RecipeParser(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--task", nargs="+", metavar="NAME", help=f"all, or of {', '.join(TASKS)}")
     what.add_argument("--model", help="directory or Hub id of an encoder, or the directory of a run")
@@ -133,8 +132,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (UserError, OSError) as error:
-        print(f"estimate_mi.py: {error}", file=sys.stderr)
-        sys.exit(getattr(error, "exit_code", 1))
+    sys.exit(run_downstream(main))

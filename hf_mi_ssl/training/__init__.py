@@ -7,6 +7,7 @@ from .classification import ViewTrainer, classes_of, fine_tune, score
 from .downstream import (
     DATA_FLAGS,
     DownstreamParser,
+    RecipeParser,
     default_output_dir,
     encoder_name,
     run_downstream,
@@ -27,6 +28,7 @@ __all__ = [
     "MetricsLog",
     "Plan",
     "PretrainingArguments",
+    "RecipeParser",
     "Skips",
     "TrainingState",
     "Updates",

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -88,6 +89,9 @@ class PretrainingArguments:
     imported: list[str] = field(init=False, default_factory=list)  # --import, which is no name for a field
 
     def __post_init__(self):
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"--{name} must be a finite number, got {value}")
         for name in ("image_size", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs",
                      "max_train_steps", "max_grad_norm", "contrast_batch_size", "checkpointing_steps",
                      "checkpoints_total_limit", "eval_steps", "hub_revision_epochs", "max_hours", "max_bad_steps",
@@ -197,6 +201,8 @@ def _read_config(path: Path) -> list[str]:
         raise UserError(f"--config {path} is not YAML: {error}") from error
     if not isinstance(settings, dict):
         raise UserError(f"--config {path} must hold `flag: value` lines")
+    if "config" in settings:
+        raise UserError(f"--config {path} names another file: config; give one file, and the rest as flags")
     flags = []
     for key, value in settings.items():
         if isinstance(value, dict):

@@ -55,13 +55,13 @@ def train(method: str, output_dir: Path, *argv, opened=open_once, **patches) -> 
     """
     module = recipe_of(METHODS[method].paradigm)
     smaller = [f"{name}={value}" for name, value in SMALLER.items() if name in METHODS[method].columns]
+    smallest = mock.Mock(return_value=small_config(method).encoder_config)
     argv = ["--method", method, "--output_dir", output_dir, *TINY, *(["--set", *smaller] if smaller else []), *argv]
     try:
         with (
             mock.patch.object(sys, "argv", [module.__file__, *map(str, argv)]),
-            mock.patch.multiple(module, **{"open_train_and_held_out": opened} | patches),
+            mock.patch.multiple(module, **{"open_train_and_held_out": opened, "encoder_config": smallest} | patches),
             mock.patch.multiple(module, export_encoder=mock.DEFAULT, export_pretraining=mock.DEFAULT),
-            mock.patch.object(module, "encoder_config", return_value=small_config(method).encoder_config),
             mock.patch.object(Evaluation, "measure", side_effect=Trained),
         ):
             return module.run_recipe(module.main, module.__doc__, method=METHODS[method].paradigm)
