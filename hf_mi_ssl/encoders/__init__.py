@@ -8,7 +8,7 @@ from transformers import AutoBackbone, AutoConfig, AutoModel, AutoModelForImageC
 from .by_name import ENCODERS, build_encoder, encoder_config, load_encoder, representation_size
 from .classifier import build_classifier
 from .configuration_mi_resnet import MIResNetConfig
-from .downloads import refuse_damaged
+from .downloads import refuse_damaged, refuse_inexact
 from .modeling_mi_resnet import MIResNetBackbone, MIResNetForImageClassification, MIResNetModel
 
 AutoConfig.register(MIResNetConfig.model_type, MIResNetConfig, exist_ok=True)
@@ -27,5 +27,6 @@ __all__ = [
     "encoder_config",
     "load_encoder",
     "refuse_damaged",
+    "refuse_inexact",
     "representation_size",
 ]

@@ -274,5 +274,7 @@ def test_a_mistake_shows_no_traceback_at_the_shell(name, given, said, tmp_path):
 
 
 def test_so_many_were_tried(figure):
+    if len(tried) < len(ARGUMENTS) + len(CONFIGURATIONS) + len(DATA) + len(OTHERS):
+        pytest.skip("not all were asked for")
     assert len(set(tried)) >= 60
     figure("bad arguments and data: one line, exit code 2", f"{len(tried)} of {len(tried)}")
