@@ -44,3 +44,14 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
     return UserError(f"unknown {kind} {name!r}; {hint}")
+
+
+def markdown_table() -> str:
+    """The exit codes as the README has them."""
+    rows = [f"| {code.value} | {code.meaning} |" for code in ExitCode]
+    rows.append("| 128 + n | ended by signal n: the second one, or one that no process can handle |")
+    return "\n".join(["| exit code | what happened |", "| --- | --- |", "| 0 | all is done |", *rows])
+
+
+if __name__ == "__main__":
+    print(markdown_table())

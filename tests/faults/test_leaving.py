@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -10,7 +12,7 @@ from hf_mi_ssl.errors import ExitCode
 from hf_mi_ssl.evaluation import Evaluation
 from hf_mi_ssl.training import MetricsLog
 from hf_mi_ssl.training.leaving import SIGNALS
-from tests.faults.harness import ends_of, forked, images_of, log_of, same, states_of, train, two_processes
+from tests.faults.harness import RECIPES, ends_of, forked, images_of, log_of, same, states_of, train, two_processes
 
 STEPS = ["--max_train_steps", 8, "--checkpointing_steps", 99]
 AGAIN = ["--resume_from_checkpoint", "latest"]
@@ -117,3 +119,33 @@ def test_processes_leave_after_the_same_step_whoever_was_told(told, flat, tmp_pa
     assert 3 <= step <= 8
     steps = [record["step"] for record in log_of(tmp_path) if "loss" in record]
     assert steps == list(range(1, step + 1))
+
+
+SLURM = """#!/usr/bin/env bash
+# srun with two tasks, or scontrol: what they were told is kept
+echo "$(basename "$0") $*" >> "$CALLS"
+if [ "$(basename "$0")" = srun ]; then
+    shift
+    for task in 0 1; do SLURM_PROCID=$task SLURM_LOCALID=$task SLURM_NTASKS=2 "$@" & jobs="$jobs $!"; done
+    for job in $jobs; do wait $job || code=$?; done
+    exit ${code:-0}
+fi
+"""
+
+
+@pytest.mark.parametrize("code", [0, 2, int(ExitCode.STOPPED)])
+def test_the_job_of_slurm_is_queued_again_only_when_it_was_asked_to_stop(code, tmp_path):
+    for name in ("srun", "scontrol"):
+        (tmp_path / name).write_text(SLURM)
+        (tmp_path / name).chmod(0o755)
+    told = "import os, sys; print(*sys.argv[1:], *map(os.environ.get, ('RANK', 'LOCAL_RANK', 'WORLD_SIZE')))"
+    (tmp_path / "recipe.py").write_text(f"{told}; sys.exit({code})")
+    (tmp_path / "python").symlink_to(sys.executable)
+    settings = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls"), "SLURM_JOB_ID": "7"}
+    job = ["bash", RECIPES / "slurm" / "pretrain.sbatch", tmp_path / "recipe.py", "--method", "simclr"]
+    done = subprocess.run(job, env=os.environ | settings | {"SLURM_JOB_NODELIST": "n"}, capture_output=True, text=True)
+    lines = sorted(done.stdout.splitlines())
+    assert lines == [f"--method simclr --resume_from_checkpoint latest {rank} {rank} 2" for rank in (0, 1)]
+    requeued = "scontrol requeue 7" in (tmp_path / "calls").read_text().splitlines()
+    assert requeued == (code == ExitCode.STOPPED)
+    assert done.returncode == (0 if requeued else code)
