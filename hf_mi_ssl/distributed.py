@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from .errors import UserError
 
+_SIGNS_OF_LOSS = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "gloo/transport",
+                  "Broken pipe")  # fmt: skip
+
 
 def num_processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
@@ -59,6 +62,29 @@ def gather(z: Tensor) -> Tensor:
 def all_sum(x: Tensor) -> Tensor:
     """The sum of x over processes, any shape, differentiable."""
     return _Sum.apply(x) if num_processes() > 1 else x
+
+
+class Agreement:
+    """What the hosts of all processes agree on, over gloo: no device is asked, and none waits."""
+
+    def __init__(self):
+        self.of_several = num_processes() > 1
+        self._group = dist.new_group(backend="gloo") if self.of_several else None
+
+    def largest(self, *numbers: int) -> list[int]:
+        """The largest of each of these numbers over processes. To be called by all of them alike."""
+        if not self.of_several:
+            return list(numbers)
+        found = torch.tensor(numbers)
+        dist.all_reduce(found, dist.ReduceOp.MAX, group=self._group)
+        return found.tolist()
+
+
+def reason_of_loss(error: BaseException) -> str | None:
+    """What an error says of another process that died or does not answer; None if that is not what it is about."""
+    text = str(error)
+    lost = isinstance(error, dist.DistError) or any(sign in text for sign in _SIGNS_OF_LOSS)
+    return text.strip().splitlines()[0][:160] if lost and isinstance(error, RuntimeError) else None
 
 
 def each_group_from_all(x: Tensor, group: int) -> Tensor:

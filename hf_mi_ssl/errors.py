@@ -1,16 +1,42 @@
-"""The one exception for what a user can put right: its text is one line that says what is wrong and the way out."""
+"""The one exception for what a user can put right: its text is one line that says what is wrong and the way out.
+
+And how commands end: each kind of end has an exit code of its own, so that scripts can tell them apart.
+"""
 
 import difflib
+import errno
 from collections.abc import Iterable
+from enum import IntEnum
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class ExitCode(IntEnum):
+    """Exit codes beside 0, each with its `meaning`: the only list of them, of which the README's table is made."""
+
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str):
+        member = int.__new__(cls, value)
+        member._value_, member.meaning = value, meaning
+        return member
+
+    UNUSABLE = 1, "input turned out unusable half-way (a corrupt image, a damaged download); with a traceback: a bug"
+    ARGUMENTS = 2, "wrong arguments, data set or configuration; nothing was written"
+    COLLAPSED = 3, "`--stop_on_collapse` ended the run; its last checkpoint is kept"
+    OTHER_RUN = 65, "the checkpoint belongs to a run that computes something else; all differences are listed"
+    NOT_PUSHED = 69, "`recipes/push_to_hub.py` did not succeed; the same command again sends what is missing"
+    PROCESS_LOST = 71, "another process of the run died, or did not answer within `--process_timeout`"
+    LOCKED = 73, "another run that is still going writes to the same `--output_dir`"
+    NOT_WRITTEN = 74, "the disk is full or refuses to be written to; the last good checkpoint is intact"
+    STOPPED = 75, "asked to stop (SIGTERM, SIGINT, SIGUSR1, `--max_hours`); saved: resume it"
+    NOT_FINITE = 76, "too many steps without a finite gradient; the last good checkpoint is named"
 
 
 class UserError(ValueError):
-    """Wrong arguments or unusable input. Recipes print the text and exit with `exit_code`, without a traceback.
+    """Wrong arguments or unusable input. Recipes print the text and exit with `exit_code`, without a traceback."""
 
-    `exit_code` is 2 for wrong arguments and 1 for input that turned out unusable half-way (a corrupt image, say).
-    """
-
-    def __init__(self, message: str, exit_code: int = 2):
+    def __init__(self, message: str, exit_code: int = ExitCode.ARGUMENTS):
         super().__init__(" ".join(message.split()))
         self.exit_code = exit_code
 
@@ -21,3 +47,14 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
     return UserError(f"unknown {kind} {name!r}; {hint}")
+
+
+def markdown_table() -> str:
+    """The exit codes as the README has them."""
+    rows = [f"| {code.value} | {code.meaning} |" for code in ExitCode]
+    rows.append("| 128 + n | ended by signal n: the second one, or one that no process can handle |")
+    return "\n".join(["| exit code | what happened |", "| --- | --- |", "| 0 | all is done |", *rows])
+
+
+if __name__ == "__main__":
+    print(markdown_table())

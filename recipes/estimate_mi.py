@@ -12,7 +12,6 @@ anything fit three quarters of the pairs and are judged on the others; of a mode
 half and are judged on the other. Everything is in nats.
 """
 
-import argparse
 import json
 import math
 import sys
@@ -30,7 +29,14 @@ from hf_mi_ssl.estimators.fixed import ESTIMATORS as FIXED
 from hf_mi_ssl.estimators.fixed_critic import hold_out_all
 from hf_mi_ssl.evaluation.estimates import model_figure, model_table, task_figure, task_page, task_table
 from hf_mi_ssl.evaluation.saved import embed_held_out
-from hf_mi_ssl.training import PretrainingArguments, data_of, parse_arguments, write_json
+from hf_mi_ssl.training import (
+    PretrainingArguments,
+    RecipeParser,
+    data_of,
+    parse_arguments,
+    run_downstream,
+    write_json,
+)
 
 RESULTS = Path(__file__).resolve().parent.parent / "model_cards" / "results"
 SLOW = {"trained", "probe"}  # modules of the estimators that train a network
@@ -104,7 +110,7 @@ def measure_model(name: str, estimators: list[str], n: int, args: PretrainingArg
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = RecipeParser(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--task", nargs="+", metavar="NAME", help=f"all, or of {', '.join(TASKS)}")
     what.add_argument("--model", help="directory or Hub id of an encoder, or the directory of a run")
@@ -143,8 +149,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (UserError, OSError) as error:
-        print(f"estimate_mi.py: {error}", file=sys.stderr)
-        sys.exit(getattr(error, "exit_code", 1))
+    sys.exit(run_downstream(main))

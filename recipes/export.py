@@ -8,7 +8,6 @@ any number of images of one size. It is run and compared with the encoder; where
 is written. ONNX needs `pip install 'hf-mi-ssl[export]'`.
 """
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from transformers import AutoImageProcessor
 from hf_mi_ssl.encoders import load_encoder
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.evaluation import input_of
-from hf_mi_ssl.training import default_output_dir, run_downstream
+from hf_mi_ssl.training import RecipeParser, default_output_dir, run_downstream
 
 FILES = {"onnx": "encoder.onnx", "torch_export": "encoder.pt2"}
 TOLERANCE = 1e-4
@@ -80,7 +79,7 @@ def difference(model: Representation, exported: Callable[[Tensor], Tensor], size
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = RecipeParser(__doc__)
     parser.add_argument("model", help="directory or Hub id of an encoder")
     parser.add_argument("--format", choices=FILES, default="onnx", help="default: %(default)s")
     parser.add_argument("--image_size", type=int, help="side of its images; default: what its image processor says")

@@ -12,19 +12,18 @@ Writes the encoder, its image processor, a card, and `import.json` with where it
 Only tensors are read from pickled files; what else may be in them is refused, not run.
 """
 
-import argparse
 import sys
 from collections import Counter
 from pathlib import Path
 
 from hf_mi_ssl.hub.importers import SOURCES, import_checkpoint, write_imported
-from hf_mi_ssl.training import run_downstream
+from hf_mi_ssl.training import RecipeParser, run_downstream
 
 CARD = Path(__file__).resolve().parent.parent / "model_cards" / "imported_card.md"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = RecipeParser(__doc__)
     parser.add_argument("checkpoint", help="file of torch.save or safetensors")
     parser.add_argument("--output_dir", required=True, help="where the encoder is written")
     parser.add_argument("--source", help=f"{', '.join(SOURCES)}; default: told from the names in the checkpoint")

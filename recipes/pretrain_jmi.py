@@ -17,8 +17,6 @@ CARD = Path(__file__).resolve().parent.parent / "model_cards" / "pretraining_car
 
 def main(args: PretrainingArguments) -> None:
     # What takes seconds to import, now that the arguments are known to be right.
-    from accelerate.utils import tqdm
-
     from hf_mi_ssl import JMIConfig, JMIForPreTraining
     from hf_mi_ssl.data import open_train_and_held_out, training_batches
     from hf_mi_ssl.distributed import globalize_batch_norm
@@ -26,9 +24,12 @@ def main(args: PretrainingArguments) -> None:
     from hf_mi_ssl.evaluation import Alarm, Evaluation, draw_figures, draw_maps, growth_verdicts, summary_table
     from hf_mi_ssl.hub import Publisher, dataset_license, export_encoder, export_pretraining, write_card
     from hf_mi_ssl.training import (
+        Leaving,
         MetricsLog,
         Plan,
+        Skips,
         TrainingState,
+        Updates,
         announce,
         build_accelerator,
         build_optimizer,
@@ -66,29 +67,29 @@ def main(args: PretrainingArguments) -> None:
     state = TrainingState(args, plan, accelerator, model=model, optimizer=optimizer)
     start = state.resume(args.resume_from_checkpoint)
     alarm = Alarm(config, plan.steps, plan.global_batch)
-    log = MetricsLog(output_dir / "metrics.jsonl", start, accelerator, alarm)
+    log = MetricsLog(output_dir / "metrics.jsonl", start, accelerator, alarm, Skips(plan))
     recipes = view_recipes(args.views, args.image_size)
     views = RandomViews(recipes, args.seed, args.local_views, args.local_view_size, args.views_batch_size)
-    evaluation = Evaluation(train, held, recipes, args.seed)
+    leaving = Leaving(args.max_hours)  # as soon as it is asked to
+    evaluation = Evaluation(train, held, recipes, args.seed, before_each=leaving.interrupt)
     announce(args, plan, accelerator, model, train, held, start)
     log.evaluate(start, plan, evaluation, model)
 
     # Train: θ ascends L = J − M through both views.
     rank, world = accelerator.process_index, accelerator.num_processes
     batches = training_batches(train, plan.batches_from(start), plan.global_batch, args.seed, rank, world)
-    for step in tqdm(range(start, plan.steps), initial=start, total=plan.steps, disable=not sys.stderr.isatty()):
+    updates = Updates(accelerator, model, optimizer, args.max_grad_norm)
+    for step in leaving.steps(start, plan.steps, log, state):
         seed_everything(args.seed, step)
         learning_rate = set_schedules(optimizer, plan, step)
         pairs = [views(images, epoch, indices) for epoch, indices, images in plan.take(batches)]
+        updates.begin()
         for pair in pairs:
             with accelerator.accumulate(network):
                 outputs = forward_backward(accelerator, network, pair, args.per_device_train_batch_size)
-                if args.max_grad_norm and accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(network.parameters(), args.max_grad_norm)
-                optimizer.step()
-                optimizer.zero_grad()
+                updates.step()
         done = step + 1
-        log.step(step_record(done, plan, outputs, learning_rate), plan.images_per_step)
+        log.step(step_record(done, plan, outputs, learning_rate), plan.images_per_step, updates.take_skipped())
         if plan.checkpoints(done):
             log.flush()
             state.save(done)

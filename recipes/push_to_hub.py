@@ -6,19 +6,19 @@ Files that are there already are not sent again: the same command finishes a pus
 where to push needs no `--hub_model_id`. The token is that of `hf auth login`, or HF_TOKEN.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.hub import check_hub, publish, render_card
 from hf_mi_ssl.hub.evidence import read_object
+from hf_mi_ssl.training import RecipeParser, run_downstream
 
 CARD = Path(__file__).resolve().parent.parent / "model_cards" / "pretraining_card.md"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = RecipeParser(__doc__)
     parser.add_argument("run_dir", type=Path, help="the --output_dir of a finished run")
     parser.add_argument("--hub_model_id", help="repository to push to, OWNER/NAME; default: what the run was told")
     parser.add_argument("--hub_private_repo", action="store_true", help="make it private")
@@ -36,11 +36,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (UserError, OSError) as error:
-        print(f"push_to_hub.py: {error}", file=sys.stderr)
-        sys.exit(getattr(error, "exit_code", 1))
-    except KeyboardInterrupt:
-        print("push_to_hub.py: interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(run_downstream(main))

@@ -7,7 +7,6 @@ Each run is a pre-training recipe with a directory of its own. The same command 
 those that were interrupted, and starts the rest. The table is made of the files of the runs and of nothing else.
 """
 
-import argparse
 import itertools
 import json
 import os
@@ -28,7 +27,14 @@ import yaml
 from hf_mi_ssl import JMIConfig, SDMIConfig
 from hf_mi_ssl.errors import UserError, unknown
 from hf_mi_ssl.methods import METHODS, get_method
-from hf_mi_ssl.training import PretrainingArguments, latest_checkpoint, parse_arguments, read_records
+from hf_mi_ssl.training import (
+    PretrainingArguments,
+    RecipeParser,
+    latest_checkpoint,
+    parse_arguments,
+    read_records,
+    run_downstream,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "model_cards" / "results" / "template.md"
@@ -39,7 +45,8 @@ DECIDED = {"method", "seed", "output_dir", "resume_from_checkpoint"}  # by the p
 # What a run and its declaration need not share: where it and its data lie, how it is watched and kept.
 FREE = {"output_dir", "resume_from_checkpoint", "data_dir", "data_files", "report_to", "dataloader_num_workers",
         "checkpointing_steps", "checkpoints_total_limit", "stop_on_collapse", "show_images", "push_to_hub",
-        "hub_model_id", "hub_private_repo", "hub_revision_epochs", "imported"}  # fmt: skip
+        "hub_model_id", "hub_private_repo", "hub_revision_epochs", "imported", "max_hours", "max_bad_steps",
+        "process_timeout"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -209,7 +216,7 @@ def _cell(runs: list[Run], name: str, digits: int = 1, scale: float = 1, encoder
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = RecipeParser(__doc__)
     parser.add_argument("--matrix", type=Path, required=True, help="YAML file that declares the runs")
     parser.add_argument("--data_files", nargs="+", help="parquet files to read the data set from: train=… test=…")
     parser.add_argument("--methods", nargs="+", help="run these only; the table remains that of all")
@@ -244,8 +251,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (UserError, OSError) as error:
-        print(f"reproduce.py: {error}", file=sys.stderr)
-        sys.exit(getattr(error, "exit_code", 1))
+    sys.exit(run_downstream(main))

@@ -8,7 +8,6 @@ The data, the views and the seed have the flags of the pre-training recipes. A s
 z and, where it has one, at its predictor; another encoder in its representations h. Everything is in nats.
 """
 
-import argparse
 import math
 import sys
 from dataclasses import asdict
@@ -21,7 +20,14 @@ from hf_mi_ssl.evaluation.coordinates import own_coordinates, target_whiteness
 from hf_mi_ssl.evaluation.saved import embed_held_out
 from hf_mi_ssl.evaluation.surrogate_report import surrogate_figure, surrogate_table
 from hf_mi_ssl.evaluation.surrogates import surrogate_rows
-from hf_mi_ssl.training import PretrainingArguments, data_of, parse_arguments, write_json
+from hf_mi_ssl.training import (
+    PretrainingArguments,
+    RecipeParser,
+    data_of,
+    parse_arguments,
+    run_downstream,
+    write_json,
+)
 
 
 def report(name: str, n: int, args: PretrainingArguments) -> dict:
@@ -55,7 +61,7 @@ def jsonable(value):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = RecipeParser(__doc__)
     parser.add_argument("--model", required=True, help="directory of a run, or directory or Hub id of an encoder")
     parser.add_argument("--n", type=int, default=2048, help="the most pairs")
     parser.add_argument(
@@ -81,8 +87,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (UserError, OSError) as error:
-        print(f"surrogate_report.py: {error}", file=sys.stderr)
-        sys.exit(getattr(error, "exit_code", 1))
+    sys.exit(run_downstream(main))

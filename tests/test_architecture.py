@@ -112,8 +112,16 @@ def test_nothing_runs_what_it_should_not_trust():
         text = path.read_text()
         if path == importer:  # the one place, and tensors alone
             text = text.replace('torch.load(path, map_location="cpu", weights_only=True)', "{}")
-        for word in ("import pickle", "torch.load(", "yaml.load(", "shell=True", "allow_pickle"):
+        if path == PACKAGE / "metrics" / "__init__.py":  # modules of this package, by their path
+            text = text.replace("evaluate.load(str(Path(__file__).parent / name), keep_in_memory=True)", "{}")
+        for word in (
+            "import pickle", "torch.load(", "yaml.load(", "shell=True", "allow_pickle", "weights_only=False",
+            "os.system",
+            "register_for_checkpointing", "load_state(", "evaluate.load(",
+        ):  # fmt: skip
             assert word not in text, (path, word)
+        unsafe = {"pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "torch.distributed.checkpoint"}
+        assert not unsafe & {module for module, _ in imports(path)}, path
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Call):
                 assert getattr(node.func, "id", None) not in forbidden, path

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 import sys
 
 import pytest
@@ -11,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_mi_ssl.errors import UserError
-from hf_mi_ssl.training import checkpoints
 from hf_mi_ssl.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint, verify
+from hf_mi_ssl.training.trees import join, split
 
 
 def a_state(step=1):
@@ -83,8 +82,8 @@ def test_the_state_of_an_optimiser_goes_on_bit_for_bit(name, tmp_path):
 )  # fmt: skip
 def test_any_tree_of_plain_values_survives(tree):
     tensors = {}
-    written = json.loads(json.dumps(checkpoints._split(tree, "", tensors)))
-    assert same(checkpoints._join(written, tensors), tree)
+    written = json.loads(json.dumps(split(tree, "", tensors)))
+    assert same(join(written, tensors), tree)
 
 
 def test_what_a_checkpoint_cannot_hold_is_refused_by_its_place(tmp_path):
@@ -121,51 +120,6 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning_that_names_it(file, 
     assert str(newest) in caplog.text
     with pytest.raises(UserError, match="cannot resume from"):
         load_checkpoint(newest)
-
-
-class Died(BaseException):
-    pass
-
-
-@pytest.mark.parametrize("keep", [1, 2])
-def test_dying_at_any_point_of_a_save_leaves_the_last_or_the_new_checkpoint(keep, tmp_path, monkeypatch):
-    """Every file operation of a save in turn is the one that never happens; the run then goes on in a new process."""
-    operations = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
-    countdown = [None]
-
-    def audit(event, arguments):
-        watched = event in operations and countdown[0] is not None
-        if watched and (event != "open" or str(tmp_path) in str(arguments[0])):
-            countdown[0] -= 1
-            if countdown[0] == 0:
-                raise Died
-
-    sys.addaudithook(audit)
-    point, survived = 0, 0
-    while True:
-        point += 1
-        root = tmp_path / f"at-{point}"
-        for step in (1, 2):
-            save_checkpoint(root, step, a_state(step), {}, keep)
-        countdown[0] = point
-        try:
-            save_checkpoint(root, 3, a_state(3), {}, keep)
-            finished = True
-        except Died:
-            finished = False
-        countdown[0] = None
-        found = latest_checkpoint(root)
-        states, record = load_checkpoint(found)
-        assert record["step"] in (2, 3)
-        assert same(states, a_state(record["step"]))  # all of one step, nothing mixed
-        save_checkpoint(root, 4, a_state(4), {}, keep)  # the next save sweeps the debris
-        assert latest_checkpoint(root).name.endswith("4")
-        assert len(list(root.iterdir())) == keep
-        shutil.rmtree(root)
-        survived += 1
-        if finished:
-            break
-    assert survived > 15
 
 
 def test_nothing_is_unpickled(tmp_path):

@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from transformers import AutoModel
 
 from hf_mi_ssl.encoders import load_encoder
-from hf_mi_ssl.errors import UserError
+from hf_mi_ssl.errors import ExitCode, UserError
 from hf_mi_ssl.hub import Publisher, check_hub, export_encoder, export_pretraining, push
 from hf_mi_ssl.hub.push import push_revisions
 from hf_mi_ssl.training import data_of, parse_arguments
@@ -223,7 +223,7 @@ def test_a_fault_costs_one_line_and_the_second_push_finishes(fault, said, run_di
     with pytest.raises(UserError, match=said) as raised:
         push(run_dir, place.repo_id, deadline=2 if fault.kind == "hang" else None)
     assert time.monotonic() - began < 30
-    assert raised.value.exit_code == 1
+    assert raised.value.exit_code == ExitCode.NOT_PUSHED
     assert "\n" not in str(raised.value)
     assert local(run_dir) == before
     for repo in server.repos:
@@ -383,7 +383,9 @@ def test_a_run_pushes_its_revisions_and_itself_and_computes_what_it_would_have_c
     assert place.read("model.safetensors", "epoch-002") != weights
     assert f'from_pretrained("{place.repo_id}"' in place.read("README.md").decode()
     assert place.read("README.md") == local(tmp_path / "run")["README.md"]
-    assert {path for path in local(tmp_path / "run") if not path.startswith("checkpoints/")} == place.files()
+    assert {
+        path for path in local(tmp_path / "run") if not path.startswith(("checkpoints/", ".lock"))
+    } == place.files()
 
 
 def recipe(*argv) -> SimpleNamespace:
@@ -409,7 +411,7 @@ def test_a_run_whose_pushes_fail_ends_well_and_the_recipe_finishes_them(place, s
     assert {path.name for path in (tmp_path / "revisions").iterdir()} == {"epoch-001", "epoch-002"}
 
     done = recipe(tmp_path)  # it was told where
-    assert done.returncode == 1
+    assert done.returncode == ExitCode.NOT_PUSHED
     assert done.stdout == ""
     assert done.stderr.startswith("push_to_hub.py: ")
     assert done.stderr.count("\n") == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hf_mi_ssl import errors
 from hf_mi_ssl.encoders import ENCODERS
 from hf_mi_ssl.methods import METHODS, markdown_table
 from hf_mi_ssl.training import parse_arguments
@@ -20,6 +21,11 @@ LAUNCHES = [line for line in BLOCKS.splitlines() if "recipes/pretrain_" in line 
 def test_the_table_of_methods_is_the_one_that_the_rows_make():
     between = re.search(r"<!-- methods:.*?-->\n(.*?)<!-- /methods -->", README, re.DOTALL)[1]
     assert between.strip() == markdown_table()
+
+
+def test_the_table_of_exit_codes_is_the_one_list_of_them():
+    between = re.search(r"<!-- exit codes:.*?-->\n(.*?)<!-- /exit codes -->", README, re.DOTALL)[1]
+    assert between.strip() == errors.markdown_table()
 
 
 def test_the_table_has_as_many_cells_in_each_line_and_the_relations_of_every_row():

@@ -22,7 +22,7 @@ from transformers import (
 
 from ..errors import UserError, unknown
 from .configuration_mi_resnet import MIResNetConfig
-from .downloads import locate, refuse_damaged
+from .downloads import locate, refuse_damaged, refuse_endless, refuse_inexact
 
 _RESNET_TINY = {
     "depths": [1, 1, 1, 1],
@@ -157,6 +157,7 @@ def load_encoder(name_or_path: str | Path) -> PreTrainedModel:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         if config.model_type == "timm_wrapper":
             _check_architecture(config.architecture)
+        refuse_endless(config)
         encoder, report = AutoModel.from_pretrained(
             source,
             config=config,
@@ -172,21 +173,13 @@ def load_encoder(name_or_path: str | Path) -> PreTrainedModel:
         where = "" if Path(source).is_dir() else " (no such directory here, so it was looked up on the Hub)"
         raise UserError(f"cannot load an encoder from {name!r}{where}: {_first_line(error)}") from error
     refuse_damaged(source)
-    _refuse(name, "lacks", report["missing_keys"], "they would be random")
-    unexpected = [key for key in report["unexpected_keys"] if not HEAD.match(key)]
-    _refuse(name, "also holds", unexpected, "so it is not a bare encoder; load the directory that holds one")
-    not_finite = [key for key, tensor in encoder.state_dict().items() if not torch.isfinite(tensor).all()]
-    _refuse(name, "has infinite or undefined", not_finite, "so it cannot be trained further")
+    report["unexpected_keys"] = [key for key in report["unexpected_keys"] if not HEAD.match(key)]
+    refuse_inexact(name, encoder, report)
     try:
         representation_size(encoder)
     except Exception as error:
         raise UserError(f"{name!r} is not an image encoder with a pooler_output: {_first_line(error)}") from error
     return encoder
-
-
-def _refuse(name: str, fault: str, keys, because: str) -> None:
-    if keys:
-        raise UserError(f"{name!r} {fault} weights ({len(keys)}, such as {min(keys)}): {because}")
 
 
 def representation_size(config_or_encoder: PreTrainedConfig | PreTrainedModel) -> int:

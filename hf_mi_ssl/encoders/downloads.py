@@ -1,4 +1,5 @@
-"""Which directory or Hub repository a name means, and whether weights that came from the Hub are what was sent."""
+"""Which directory or Hub repository a name means, and whether what is there is what was sent, and all that a model
+needs."""
 
 import hashlib
 import logging
@@ -6,12 +7,15 @@ import re
 from functools import cache
 from pathlib import Path
 
+import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..errors import UserError
 
+_LAYERS = 10_000
 _notice = cache(logging.getLogger(__name__).warning)  # each once
 
 
@@ -66,3 +70,28 @@ def refuse_damaged(name: str) -> None:
         if digest != blob.name:
             blob.unlink()
             raise UserError(f"{weights.name} of {name!r} arrived damaged and was removed: try again", exit_code=1)
+
+
+def refuse_endless(config: PreTrainedConfig) -> None:
+    """Refuse a configuration that would take for ever to build, before its weights show that it is none of theirs."""
+    for key, value in config.to_dict().items():
+        counts = value if isinstance(value, list) else [value]
+        if re.search("depth|layers|blocks|stages", key) and any(type(n) is int and n > _LAYERS for n in counts):
+            raise UserError(f"the configuration has more than {_LAYERS:,} layers ({key}): no encoder has")
+
+
+def refuse_inexact(name: str, model: PreTrainedModel, report: dict) -> None:
+    """Refuse a model whose weights are not exactly those that were saved, by the loading report of `from_pretrained`.
+
+    Raises:
+        UserError: if some are missing, unexpected or not finite.
+    """
+    _refuse(name, "lacks", report["missing_keys"], "they would be random")
+    _refuse(name, "also holds", report["unexpected_keys"], "so it is another model; load the directory that holds one")
+    not_finite = [key for key, tensor in model.state_dict().items() if not torch.isfinite(tensor).all()]
+    _refuse(name, "has infinite or undefined", not_finite, "so it cannot be trained further")
+
+
+def _refuse(name: str, fault: str, keys, because: str) -> None:
+    if keys:
+        raise UserError(f"{name!r} {fault} weights ({len(keys)}, such as {min(keys)}): {because}")

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from ..data import Part
 from ..distributed import gather, num_processes, process_index
-from ..errors import UserError
+from ..errors import ExitCode, UserError
 from ..estimators import MIEstimate, track
 from ..views import RandomViews, ViewRecipe, clean_view
 from .batch_norm import Branches, with_statistics
@@ -42,6 +42,7 @@ class Evaluation:
             make the clean views.
         tracked: the most images that `track` looks at, on either side.
         pairs: the most pairs of views that MI and spectrum are measured on.
+        before_each: called before each batch, by all processes alike; what it raises ends the measurement.
     """
 
     def __init__(
@@ -53,10 +54,11 @@ class Evaluation:
         batch_size: int = 512,
         tracked: int = 4096,
         pairs: int = 2048,
+        before_each: Callable[[], None] = lambda: None,
     ):
         self.held, self.recipe, self.seed, self.batch_size = held, recipes[0], seed, batch_size
         self.pairs, self.seen = held.sample(pairs, seed), train.sample(_STATISTICS_IMAGES, seed)
-        self.device = held.images.device
+        self.device, self.before_each = held.images.device, before_each
         self.views = RandomViews(recipes, seed)
         self.parts = train.labelled(), held.labelled()  # empty where the data set has no labels
         self.labelled = all(map(len, self.parts))
@@ -212,7 +214,7 @@ class Evaluation:
             raise UserError(
                 "embeddings are not finite: training has diverged; lower --learning_rate and start again, or resume "
                 "from an earlier checkpoint",
-                exit_code=1,
+                exit_code=ExitCode.NOT_FINITE,
             )
         return found
 
@@ -239,4 +241,4 @@ class Evaluation:
         return self._map(embed, self.pairs.sample(_LIDAR_IMAGES, self.seed), [encoder, projector])
 
     def _map(self, function: Callable, part: Part, modules: list[nn.Module] = ()) -> dict[str, Tensor]:
-        return map_images(function, part, modules, self.batch_size)
+        return map_images(function, part, modules, self.batch_size, self.before_each)

@@ -3,12 +3,13 @@
 from dataclasses import replace
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForPreTraining, PreTrainedModel
 
 from ..counter import permutation
 from ..data import Part, open_train_and_held_out
-from ..encoders import load_encoder, refuse_damaged
+from ..encoders import load_encoder, refuse_damaged, refuse_inexact
 from ..errors import UserError
 from ..modeling_base import MISSLForPreTraining
 from ..views import RandomViews, ViewRecipe, view_recipes
@@ -19,7 +20,11 @@ _NO_EPOCH = -1  # the views of an evaluation are drawn for an epoch that trainin
 
 
 def load_saved(name: str) -> PreTrainedModel:
-    """The whole model of a saved run, a directory or Hub id; of another encoder, itself."""
+    """The whole model of a saved run, a directory or Hub id; of another encoder, itself.
+
+    Raises:
+        UserError: for what cannot be loaded, or whose weights are not exactly the model's.
+    """
     encoder = load_encoder(name)  # refuses damaged files of pretraining/ as well, once they are here
     for place in ({"subfolder": "pretraining"}, {}):
         try:
@@ -27,8 +32,15 @@ def load_saved(name: str) -> PreTrainedModel:
         except (OSError, ValueError):  # there is none
             continue
         if kind in ("sdmi", "jmi"):
-            whole = AutoModelForPreTraining.from_pretrained(name, use_safetensors=True, **place)
+            try:
+                whole, report = AutoModelForPreTraining.from_pretrained(
+                    name, use_safetensors=True, output_loading_info=True, **place
+                )
+            except (OSError, RuntimeError, SafetensorError) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise UserError(f"cannot load the whole model of {name!r}: {reason}") from error
             refuse_damaged(name)
+            refuse_inexact(name, whole, report)
             return whole
     return encoder
 

@@ -16,7 +16,7 @@ from huggingface_hub.constants import is_offline_mode
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from ..errors import UserError
+from ..errors import ExitCode, UserError
 from .card import _PLACES
 from .evidence import EVIDENCE, read_object
 from .export import export_encoder
@@ -75,7 +75,7 @@ def push(
         deadline: seconds until it is given up; default: ten minutes, and one second more for each megabyte.
 
     Raises:
-        UserError: with exit code 1 and what to do, if it did not succeed.
+        UserError: with its exit code and what to do, if it did not succeed.
     """
     directory = Path(directory)
     files = {str(file.relative_to(directory)): file for pattern in FILES for file in directory.glob(pattern)}
@@ -107,10 +107,12 @@ def push(
         os.close(job["alive"])
         os.close(here)
     if done.returncode == -signal.SIGALRM:
-        raise UserError(f"no end of the push to {repo_id} after {deadline:.0f} seconds: try again", exit_code=1)
-    said = ["", *done.stdout.strip().splitlines()][-1]
+        said, done.returncode = f"no end of the push to {repo_id} after {deadline:.0f} seconds: try again", 1
+    else:
+        said = ["", *done.stdout.strip().splitlines()][-1]
     if done.returncode:
-        raise UserError(said or f"the push to {repo_id} was ended ({done.returncode}): try again", exit_code=1)
+        said = said or f"the push to {repo_id} was ended ({done.returncode}): try again"
+        raise UserError(said, exit_code=ExitCode.NOT_PUSHED)
     return said
 
 

@@ -10,13 +10,15 @@ __getattr__, __all__ = lazy_names(
         ".checkpoints": ("latest_checkpoint", "load_checkpoint", "save_checkpoint"),
         ".classification": ("ViewTrainer", "classes_of", "fine_tune", "score"),
         ".downstream": (
-            "DATA_FLAGS", "DownstreamParser", "data_of", "default_output_dir", "encoder_name", "evidence_of",
-            "run_downstream",
+            "DATA_FLAGS", "DownstreamParser", "RecipeParser", "data_of", "default_output_dir", "encoder_name",
+            "evidence_of", "run_downstream",
         ),
         ".launch": ("announce", "build_accelerator", "run_recipe"),
+        ".leaving": ("Leaving",),
         ".optimization": ("build_optimizer", "cosine_momentum", "cosine_with_warmup", "set_schedules"),
         ".plan": ("Plan",),
         ".records": ("MetricsLog", "read_records", "results", "step_record", "write_json"),
         ".state": ("TrainingState", "build_seeded", "seed_everything"),
+        ".updates": ("Skips", "Updates"),
     },
 )  # fmt: skip

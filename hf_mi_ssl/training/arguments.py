@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -82,6 +83,9 @@ class PretrainingArguments:
     )
     show_images: bool | None = _flag("draw held-out images for the card; default: where they are public already")
     stop_on_collapse: bool = _flag("end a run whose alarm says collapse or divergence, with exit code 3", False)
+    max_hours: float | None = _flag("after so many hours: finish the step, save and end with exit code 75")
+    max_bad_steps: int = _flag("steps without a finite gradient, all skipped, in a row that end a run", 3)
+    process_timeout: float = _flag("minutes in which all processes have to reach the same point", 30.0)
     push_to_hub: bool = _flag("push encoder, whole model, card and evidence to the Hub at the end", False)
     hub_model_id: str | None = _flag("repository to push to, OWNER/NAME; made if it is not there")
     hub_private_repo: bool = _flag("make it private", False)
@@ -90,9 +94,13 @@ class PretrainingArguments:
     imported: list[str] = field(init=False, default_factory=list)  # --import, which is no name for a field
 
     def __post_init__(self):
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"--{name} must be a finite number, got {value}")
         for name in ("image_size", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs",
                      "max_train_steps", "max_grad_norm", "contrast_batch_size", "checkpointing_steps",
-                     "checkpoints_total_limit", "eval_steps", "hub_revision_epochs", "views_batch_size"):  # fmt: skip
+                     "checkpoints_total_limit", "eval_steps", "hub_revision_epochs", "views_batch_size", "max_hours",
+                     "max_bad_steps", "process_timeout"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise UserError(f"--{name} must be above 0, got {getattr(self, name)}")
         for name in ("learning_rate", "weight_decay", "weight_decay_end", "warmup_epochs", "freeze_prototypes_epochs",
@@ -148,6 +156,7 @@ class PretrainingArguments:
                 "checkpoints_total_limit", "per_device_train_batch_size", "compile", "views_batch_size",
                 "gradient_checkpointing",
                 "data_dir", "data_files", "eval_steps", "mi_steps", "stop_on_collapse", "show_images", "imported",
+                "max_hours", "max_bad_steps", "process_timeout",
                 "push_to_hub", "hub_model_id", "hub_private_repo", "hub_revision_epochs"}  # fmt: skip
         return {key: value for key, value in self.to_dict().items() if key not in free}
 
@@ -200,6 +209,8 @@ def _read_config(path: Path) -> list[str]:
         raise UserError(f"--config {path} is not YAML: {error}") from error
     if not isinstance(settings, dict):
         raise UserError(f"--config {path} must hold `flag: value` lines")
+    if "config" in settings:
+        raise UserError(f"--config {path} names another file: config; give one file, and the rest as flags")
     flags = []
     for key, value in settings.items():
         if isinstance(value, dict):

@@ -5,6 +5,7 @@ A checkpoint is written into a temporary directory, every file synced to disk an
 ones are removed only after a newer one has been renamed, and renamed themselves first, so none is ever half there.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -12,46 +13,64 @@ import os
 import shutil
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import ExitCode, UserError
+from .trees import join, split
 
 FORMAT_VERSION = 1
 _PREFIX, _TEMPORARY, _DELETED = "checkpoint-", ".tmp-", ".del-"
-_MANIFEST = "manifest.json"
+_MANIFEST, _RECORD = "manifest.json", "record.json"
+_JSON_LIMIT = 2**26  # bytes: hundreds of thousands of parameters
+_MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)  # of JSON that is not ours
+_WAY_OUT = "`--resume_from_checkpoint latest` takes the newest complete one"
 
 logger = logging.getLogger(__name__)
 
 
 def save_checkpoint(root: Path, step: int, states: dict[str, dict], record: dict, total_limit: int) -> Path:
-    """Write `root/checkpoint-<step>` atomically; then keep the `total_limit` newest.
+    """Write `root/checkpoint-<step>` atomically; then keep the `total_limit` newest up to it.
 
     `states` maps names to state dicts (nested dictionaries and lists of tensors, numbers, strings); `record` is JSON
-    that the resuming run compares with itself. To be called on one process, at the end of a step.
+    that the resuming run compares with itself. To be called on one process, at the end of a step. A checkpoint of
+    that step that is complete already stays as it is.
+
+    Raises:
+        UserError: if it cannot be written, or would hold a tensor that is not finite; earlier ones stay.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    _sweep(root)
-    temporary = root / f"{_TEMPORARY}{step}"
-    temporary.mkdir()
-    for name, state in states.items():
-        tensors: dict[str, Tensor] = {}
-        tree = _split(state, "", tensors)
-        save_file(tensors, temporary / f"{name}.safetensors")
-        (temporary / f"{name}.json").write_text(json.dumps(tree))
-    (temporary / "record.json").write_text(json.dumps({"step": step} | record))
-    files = {path.name: _sync_and_digest(path) for path in sorted(temporary.iterdir())}
-    manifest = {"format_version": FORMAT_VERSION, "step": step, "files": files}
-    (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1))
-    _sync(temporary / _MANIFEST)
-    _sync(temporary)
     final = root / f"{_PREFIX}{step}"
-    if final.exists():  # an invalid one, or the same step again
-        _remove(final)
-    temporary.rename(final)
-    _sync(root)
-    for old in _candidates(root)[total_limit:]:
-        _remove(old)
+    if final.exists() and verify(final) is None:
+        return final
+    trees, tensors = {}, {name: {} for name in states}
+    for name, state in states.items():
+        trees[name] = split(state, "", tensors[name])
+        _refuse_not_finite(name, tensors[name])
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        _sweep(root)
+        temporary = root / f"{_TEMPORARY}{step}"
+        temporary.mkdir()
+        for name, tree in trees.items():
+            save_file(tensors[name], temporary / f"{name}.safetensors")
+            (temporary / f"{name}.json").write_text(json.dumps(tree))
+        (temporary / _RECORD).write_text(json.dumps({"step": step} | record))
+        files = {path.name: _sync_and_digest(path) for path in sorted(temporary.iterdir())}
+        manifest = {"format_version": FORMAT_VERSION, "step": step, "files": files}
+        (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+        _sync(temporary / _MANIFEST)
+        _sync(temporary)
+        if final.exists():  # one that is not complete
+            _remove(final)
+        temporary.rename(final)
+        _sync(root)
+        _sync(root.parent)
+        for old in [path for path in _candidates(root) if _step(path) <= step][total_limit:]:
+            _remove(old)
+    except (OSError, SafetensorError) as error:
+        size = sum(tensor.nbytes for of_part in tensors.values() for tensor in of_part.values())
+        raise _not_written(final, size, error) from error
     return final
 
 
@@ -68,40 +87,134 @@ def latest_checkpoint(root: Path) -> Path | None:
 def verify(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint, in a few words; None if nothing is."""
     try:
-        manifest = json.loads((checkpoint / _MANIFEST).read_text())
+        manifest = _read_json(checkpoint / _MANIFEST)
         if manifest["format_version"] != FORMAT_VERSION:
-            return f"format {manifest['format_version']} is not this version's {FORMAT_VERSION}"
+            return f"format {str(manifest['format_version'])[:20]} is not this version's {FORMAT_VERSION}"
+        if _RECORD not in manifest["files"]:
+            return f"the manifest lacks {_RECORD}"
         for name, recorded in manifest["files"].items():
-            path = checkpoint / Path(name).name
-            if not path.is_file() or path.is_symlink():
-                return f"{name} is missing"
+            path = checkpoint / name
+            if Path(name).name != name or Path(name).suffix not in (".json", ".safetensors"):
+                return f"its manifest names {name[:80]!r}"
+            if not _is_plain_file(path):
+                return f"{name}, of {_MANIFEST}, is missing"
             if path.stat().st_size != recorded["size"] or _digest(path) != recorded["blake2b"]:
-                return f"{name} is damaged"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                return f"{name} is damaged (by {_MANIFEST})"
+    except _MALFORMED as error:
         return f"no valid manifest ({type(error).__name__})"
     return None
 
 
 def load_checkpoint(checkpoint: Path) -> tuple[dict[str, dict], dict]:
-    """The states and the record of a checkpoint, all read before anything is changed.
+    """The states and the record of a checkpoint, as `read_record` and `read_states` give them."""
+    record = read_record(checkpoint)
+    return read_states(checkpoint), record
+
+
+def read_record(checkpoint: Path) -> dict:
+    """The record of a checkpoint: its `step`, and what was saved with it.
 
     Raises:
-        UserError: if it is damaged.
+        UserError: if the checkpoint is damaged.
     """
-    problem = verify(checkpoint)
-    if problem:
-        raise UserError(f"cannot resume from {checkpoint}: {problem}; `--resume_from_checkpoint latest` takes the "
-                        "newest complete one")  # fmt: skip
+    if problem := verify(checkpoint):
+        raise UserError(f"cannot resume from {checkpoint}: {problem}; {_WAY_OUT}")
+    with _one_line(checkpoint):
+        record = _read_json(checkpoint / _RECORD)
+        if type(record["step"]) is not int or record["step"] < 0:
+            raise ValueError("its step is no number")
+    return record
+
+
+def read_states(checkpoint: Path, shapes: dict[str, dict[str, tuple]] | None = None) -> dict[str, dict]:
+    """The states of a checkpoint that verifies, all read before anything is changed.
+
+    Args:
+        shapes: what state dicts of plain tensors must hold, {state: {key: shape}}; compared before they are read.
+
+    Raises:
+        UserError: if they are not what is expected, or not finite.
+    """
     states = {}
-    for path in sorted(checkpoint.glob("*.safetensors")):
-        tensors = load_file(path)
-        states[path.stem] = _join(json.loads(path.with_suffix(".json").read_text()), tensors)
-    return states, json.loads((checkpoint / "record.json").read_text())
+    with _one_line(checkpoint):
+        for name, expected in (shapes or {}).items():
+            if problem := _misfit(checkpoint / f"{name}.safetensors", expected):
+                raise UserError(f"{checkpoint} does not fit this run: {problem}", exit_code=ExitCode.OTHER_RUN)
+        for file in _read_json(checkpoint / _MANIFEST)["files"]:
+            if file.endswith(".safetensors"):
+                name = Path(file).stem
+                tensors = load_file(checkpoint / file)
+                _refuse_not_finite(name, tensors)
+                states[name] = join(_read_json(checkpoint / f"{name}.json"), tensors)
+    return states
+
+
+@contextlib.contextmanager
+def _one_line(checkpoint: Path):
+    try:
+        yield
+    except UserError:
+        raise
+    except (*_MALFORMED, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {str(error)[:100]}"
+        raise UserError(f"cannot resume from {checkpoint}: no state of a run ({reason}); {_WAY_OUT}") from error
+
+
+def _misfit(path: Path, expected: dict[str, tuple]) -> str | None:
+    """Where the tensors of a file are not those that are expected; reads its header only."""
+    with safe_open(path, "pt") as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    wanted = {f"/{name}": tuple(shape) for name, shape in expected.items()}
+    different = sorted(name for name in found | wanted if found.get(name) != wanted.get(name))
+    if not different:
+        return None
+    first = ", ".join(f"{name[1:]} {found.get(name)} → {wanted.get(name)}" for name in different[:3])
+    return f"{len(different)} tensors of {path.stem} differ ({first}{', …' if len(different) > 3 else ''})"
+
+
+def _refuse_not_finite(part: str, tensors: dict[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(
+                f"{part}{name} is not finite: no checkpoint holds that; resume from the last one and lower "
+                f"--learning_rate",
+                exit_code=ExitCode.NOT_FINITE,
+            )
+
+
+def _not_written(final: Path, size: int, error: Exception) -> UserError:
+    """What a user is told of a checkpoint that cannot be written; gives back the room that was taken."""
+    shutil.rmtree(final.with_name(f"{_TEMPORARY}{_step(final)}"), ignore_errors=True)
+    kept = latest_checkpoint(final.parent)
+    try:
+        room = f", {shutil.disk_usage(final.parent).free:,} are free"
+    except OSError:
+        room = ""
+    reason = getattr(error, "strerror", None) or str(error)[:100]
+    return UserError(
+        f"cannot write {final} ({size:,} bytes needed{room}): {reason}; make room and resume, the last good "
+        f"checkpoint is {kept or 'none yet'}",
+        exit_code=ExitCode.NOT_WRITTEN,
+    )
+
+
+def _read_json(path: Path):
+    if not _is_plain_file(path) or path.stat().st_size > _JSON_LIMIT:
+        raise ValueError(f"{path.name} is no file of a checkpoint")
+    return json.loads(path.read_text())
+
+
+def _is_plain_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix(_PREFIX))
 
 
 def _candidates(root: Path) -> list[Path]:
-    found = [path for path in root.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdigit()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix(_PREFIX)), reverse=True)
+    found = [path for path in root.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdecimal()]
+    return sorted(found, key=_step, reverse=True)
 
 
 def _sweep(root: Path) -> None:
@@ -114,43 +227,6 @@ def _remove(path: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
     path.rename(doomed)
     shutil.rmtree(doomed)
-
-
-def _split(value, path: str, tensors: dict[str, Tensor]):
-    """The tree without its tensors, which go to `tensors` under their path. Floats keep every bit, as hex."""
-    if isinstance(value, Tensor):
-        tensors[path] = value.detach().cpu().contiguous().clone()  # clone: safetensors refuses shared memory
-        return {"tensor": path}
-    if isinstance(value, dict):
-        items = [[_key(key), _split(inner, f"{path}/{key}", tensors)] for key, inner in value.items()]
-        return {"dict": items}
-    if isinstance(value, (list, tuple)):
-        items = [_split(inner, f"{path}/{i}", tensors) for i, inner in enumerate(value)]
-        return {"tuple" if isinstance(value, tuple) else "list": items}
-    if isinstance(value, float):
-        return {"float": value.hex()}
-    if value is None or isinstance(value, (bool, int, str)):
-        return {"value": value}
-    raise TypeError(f"a checkpoint cannot hold a {type(value).__name__} (at {path!r})")
-
-
-def _key(key):
-    if isinstance(key, (int, str)):
-        return key
-    raise TypeError(f"a checkpoint cannot hold a dictionary key of type {type(key).__name__}")
-
-
-def _join(tree: dict, tensors: dict[str, Tensor]):
-    ((kind, value),) = tree.items()
-    if kind == "tensor":
-        return tensors[value].clone()  # in memory of torch's own alignment, on which the last bit of a sum can depend
-    if kind == "dict":
-        return {key: _join(inner, tensors) for key, inner in value}
-    if kind == "list":
-        return [_join(inner, tensors) for inner in value]
-    if kind == "tuple":
-        return tuple(_join(inner, tensors) for inner in value)
-    return float.fromhex(value) if kind == "float" else value
 
 
 def _digest(path: Path) -> str:

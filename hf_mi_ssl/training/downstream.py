@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from transformers.utils.logging import disable_progress_bar
 
-from ..errors import UserError, unknown
+from ..errors import DISK_FULL, ExitCode, UserError, unknown
 from .arguments import PretrainingArguments
 
 if TYPE_CHECKING:
@@ -20,7 +21,18 @@ DATA_FLAGS = ("dataset_name", "data_files", "data_dir", "train_split", "eval_spl
               "label_column_name", "image_size", "dataloader_num_workers", "seed", "output_dir")  # fmt: skip
 
 
-class DownstreamParser(argparse.ArgumentParser):
+class RecipeParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, like all others. Raises UserError."""
+
+    def __init__(self, description: str, **more):
+        more = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False} | more
+        super().__init__(description=description, **more)
+
+    def error(self, message: str):
+        raise UserError(f"{message}; --help lists the flags")
+
+
+class DownstreamParser(RecipeParser):
     """`--model` and the recipe's own flags; what `parse` leaves over are data flags, for `parse_arguments`.
 
     `data_flags` are those that the recipe takes, also from the arguments of a run by `--config`.
@@ -36,15 +48,10 @@ class DownstreamParser(argparse.ArgumentParser):
         of_field["config"] = "YAML or JSON file of flags, e.g. the training_args.json of a run: its data"
         self.flags = [f"--{name}" for name in (*data_flags, "config")]
         super().__init__(
-            description=description,
+            description,
             epilog="the data:\n" + "\n".join(f"  {flag:25} {of_field[flag[2:]]}" for flag in self.flags),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
         )
         self.add_argument("--model", required=True, help="directory or Hub id of an encoder")
-
-    def error(self, message: str):
-        raise UserError(message)
 
     def parse(self, argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
         """The own flags, and the others. Raises UserError for a flag that would do nothing here."""
@@ -59,16 +66,20 @@ class DownstreamParser(argparse.ArgumentParser):
         return own, left
 
 
-def run_downstream(main: Callable[[], None]) -> int:
-    """Call `main`; returns the exit code. What a user can put right is one line, and 2 where it is an argument."""
+def run_downstream(main: Callable[[], int | None]) -> int:
+    """Call `main`; returns the exit code (`ExitCode`). What a user can put right is one line."""
     if not sys.stderr.isatty():
         disable_progress_bar()
+    name = Path(sys.argv[0]).name
     try:
-        main()
+        return main() or 0
     except (UserError, OSError) as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        return getattr(error, "exit_code", 1)
-    return 0
+        print(f"{name}: {error}", file=sys.stderr)
+        full = isinstance(error, OSError) and error.errno in DISK_FULL
+        return ExitCode.NOT_WRITTEN if full else getattr(error, "exit_code", ExitCode.UNUSABLE)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; the same command goes on from here", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def default_output_dir(model: str) -> str:

@@ -4,13 +4,15 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transformers.utils.logging import disable_progress_bar
 
-from ..errors import UserError
+from ..errors import DISK_FULL, ExitCode, UserError
 from .arguments import PretrainingArguments, parse_arguments
+from .leaving import SIGNALS, Stopped
 from .plan import Plan
 
 if TYPE_CHECKING:
@@ -20,17 +22,37 @@ logger = logging.getLogger(__name__)
 
 
 def run_recipe(main: Callable[[PretrainingArguments], None], description: str, **defaults) -> int:
-    """Parse the command line and call `main`; returns the exit code. What a user can put right is one line, and 2
-    where it is an argument. Nothing here imports torch: `--help` and mistakes are answered at once."""
+    """Parse the command line and call `main`; returns the exit code (`ExitCode`). What a user can put right is one
+    line, and so is what came from outside: a signal, a full disk, another process that died. Nothing here imports
+    torch: `--help` and mistakes are answered at once."""
     logging.basicConfig(format="%(levelname)s %(message)s")
     if not sys.stderr.isatty():
         disable_progress_bar()
     try:
-        main(parse_arguments(sys.argv[1:], description, **defaults))
+        with SIGNALS:
+            main(parse_arguments(sys.argv[1:], description, **defaults))
     except UserError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+        said, code = str(error), error.exit_code
+    except Stopped as stopped:
+        said = f"stopped by {stopped}; the same command with --resume_from_checkpoint latest goes on"
+        code = ExitCode.STOPPED
+    except (OSError, RuntimeError) as error:
+        from ..distributed import reason_of_loss
+
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            said, code = (
+                f"{error.filename or 'the output'}: {error.strerror}; make room, then resume",
+                ExitCode.NOT_WRITTEN,
+            )
+        elif reason := reason_of_loss(error):
+            said = f"another process of the run died or does not answer ({reason}): see what it said, then resume"
+            code = ExitCode.PROCESS_LOST
+        else:
+            raise
+    else:
+        return 0
+    print(f"{Path(sys.argv[0]).name}: {said}", file=sys.stderr)
+    return code
 
 
 def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = False) -> "Accelerator":
@@ -40,7 +62,7 @@ def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = Fa
         UserError: if the model is to be sharded, if the output directory holds another run or cannot be made, or if a
             tracker is not installed.
     """
-    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
     from accelerate.utils import parse_flag_from_env
 
     for sharding in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
@@ -68,7 +90,7 @@ def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = Fa
             dynamo_backend="inductor" if args.compile else None,
             log_with=trackers or None,
             project_dir=args.output_dir,
-            kwargs_handlers=[ddp],
+            kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=timedelta(minutes=args.process_timeout))],
         )
     except ValueError as error:
         raise UserError(f"accelerate: {error}") from error

@@ -15,9 +15,12 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import ExitCode, UserError
 from .arguments import PretrainingArguments
+from .checkpoints import latest_checkpoint
+from .leaving import EvaluationInterruptedError
 from .plan import Plan
+from .updates import Skips
 
 logger = logging.getLogger(__name__)
 
@@ -59,17 +62,20 @@ class MetricsLog:
     process writes. A resumed run drops what was logged after its checkpoint: every step stands there once.
 
     `alarm` is called with every record, those of a resumed run again, and returns what is wrong, {kind: message}; its
-    `stops` says for which of that a run is stopped.
+    `stops` says for which of that a run is stopped. `skips` counts the steps that were skipped.
     """
 
-    def __init__(self, path: Path, start: int, accelerator: Accelerator, alarm: Callable, every: int = 20):
-        self.path, self.accelerator, self.alarm, self.every = path, accelerator, alarm, every
+    def __init__(
+        self, path: Path, start: int, accelerator: Accelerator, alarm: Callable, skips: Skips, every: int = 20
+    ):
+        self.path, self.accelerator, self.alarm, self.skips, self.every = path, accelerator, alarm, skips, every
         self.pending: list[dict] = []
         self.images, self.clock = 0, time.perf_counter()
         kept = [record for record in read_records(path) if record["step"] <= start] if start else []
         self.evaluated = {record["step"] for record in kept if "loss" not in record}
         for record in kept:
             alarm(record)
+            skips.seen(record)
         accelerator.wait_for_everyone()  # all have read it
         if accelerator.is_main_process:
             if path.exists() and not start:  # a run that died before its first checkpoint
@@ -78,9 +84,9 @@ class MetricsLog:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
             temporary.replace(path)
 
-    def step(self, record: dict, images: int) -> None:
-        """Note the record of a step over so many images."""
-        self.pending.append(record)
+    def step(self, record: dict, images: int, skipped: Tensor | bool = False) -> None:
+        """Note the record of a step over so many images, and whether it was skipped."""
+        self.pending.append(record | {"skipped": skipped})
         self.images += images
         if len(self.pending) >= self.every:
             self.flush()
@@ -93,15 +99,20 @@ class MetricsLog:
         seconds = time.perf_counter() - self.clock
         for record in records:
             record["images_per_second"] = round(self.images / seconds, 1)
+        too_many = None
+        for record in records:
+            self.skips.add(record, bool(record.pop("skipped")))
+            too_many = too_many or (self.skips.too_many and f"{self.skips.too_many} up to step {record['step']}")
         self._write(records)
         self.pending, self.images, self.clock = [], 0, time.perf_counter()
-        for record in records:
-            if record["loss"] is None:
-                raise UserError(
-                    f"the loss of step {record['step']} is not finite: training has diverged; lower --learning_rate "
-                    f"and start again, or resume from an earlier checkpoint",
-                    exit_code=1,
-                )
+        if too_many:
+            kept = latest_checkpoint(self.path.parent / "checkpoints")
+            raise UserError(
+                f"the gradients of {too_many} are not finite: training has diverged, or an "
+                f"image or a term makes them so; they were skipped. Lower --learning_rate and start again; the last "
+                f"good checkpoint is {kept or 'none yet'}",
+                exit_code=ExitCode.NOT_FINITE,
+            )
 
     def evaluate(self, step: int, plan: Plan, evaluation, model) -> None:
         """Evaluate after `step` if the plan says so and no earlier run did, and write a line of its own. The time that
@@ -116,8 +127,11 @@ class MetricsLog:
         if step not in self.evaluated:
             self.flush()
             branches = model.branches if step else evaluation.with_statistics(model.branches)
-            values = evaluation.track(branches, quality, mutual_information)
-            self._write([{"step": step, "epoch": plan.epoch(step)} | values])
+            try:
+                values = evaluation.track(branches, quality, mutual_information)
+                self._write([{"step": step, "epoch": plan.epoch(step)} | values])
+            except EvaluationInterruptedError as interrupted:
+                logger.warning("the evaluation after step %d was broken off by %s", step, interrupted)
             self.clock = time.perf_counter()
         message = broadcast_object_list([self.alarm.stops])[0]  # the processes stop together
         if message and plan.args.stop_on_collapse and step < plan.steps:  # at the end there is nothing to stop
@@ -125,7 +139,7 @@ class MetricsLog:
             raise UserError(
                 f"stopped after step {step} of {plan.steps}: {message}. The last checkpoint is kept, and goes on "
                 f"with --resume_from_checkpoint latest and without --stop_on_collapse",
-                exit_code=3,
+                exit_code=ExitCode.COLLAPSED,
             )
 
     def _write(self, records: list[dict]) -> None:

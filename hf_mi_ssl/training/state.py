@@ -1,8 +1,12 @@
 """What a run is at the end of a step: saving it, and going on from it."""
 
+import fcntl
 import hashlib
 import json
 import logging
+import os
+import platform
+import time
 from pathlib import Path
 
 import torch
@@ -11,9 +15,9 @@ from torch import nn
 
 from ..counter import bits
 from ..distributed import process_index
-from ..errors import UserError
+from ..errors import ExitCode, UserError
 from .arguments import PretrainingArguments
-from .checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoints import latest_checkpoint, read_record, read_states, save_checkpoint
 from .plan import Plan
 
 logger = logging.getLogger(__name__)
@@ -24,10 +28,16 @@ class TrainingState:
     learning rate and momentum are functions of the step, and the ambient generator is set at each step.
 
     A checkpoint records the arguments that decide what is computed; a run that differs in them cannot resume from it.
+    The number of processes is none of them as long as the global batch stays.
+
+    Raises:
+        UserError: if another run that is still going writes to the same directory.
     """
 
     def __init__(self, args: PretrainingArguments, plan: Plan, accelerator: Accelerator, **parts):
+        self.lock = lock(Path(args.output_dir)) if accelerator.is_main_process else None
         self.root = Path(args.output_dir) / "checkpoints"
+        self.defaults = json.loads(json.dumps(PretrainingArguments().identity()))
         self.limit = args.checkpoints_total_limit
         numbers = {"global_batch_size": plan.global_batch, "images_at_once": plan.at_once}
         numbers["num_images"] = plan.num_images
@@ -42,7 +52,8 @@ class TrainingState:
         """Write a checkpoint, on the first process only: the others hold the same."""
         if self.accelerator.is_main_process:
             states = {name: part.state_dict() for name, part in self.parts.items()}
-            save_checkpoint(self.root, step, states, {"identity": self.identity}, self.limit)
+            record = {"identity": self.identity, "num_processes": self.accelerator.num_processes}
+            save_checkpoint(self.root, step, states, record, self.limit)
         self.accelerator.wait_for_everyone()
 
     def resume(self, checkpoint: str | None) -> int:
@@ -59,16 +70,66 @@ class TrainingState:
         if path is None:
             logger.warning("no checkpoint in %s: starting from the beginning", self.root)
             return 0
-        states, record = load_checkpoint(path)
-        theirs = record["identity"]
-        different = [key for key in self.identity | theirs if self.identity.get(key) != theirs.get(key)]
-        if different:
-            changes = ", ".join(f"{key} {theirs.get(key)!r} → {self.identity.get(key)!r}" for key in different)
-            raise UserError(f"{path} belongs to another run ({changes}): give its arguments, or another --output_dir")
-        for name, part in self.parts.items():
-            part.load_state_dict(states[name])
+        record = read_record(path)
+        self._refuse_another_run(path, record)
+        own = self.parts["model"].state_dict()
+        states = read_states(path, {"model": {name: tuple(tensor.shape) for name, tensor in own.items()}})
+        try:
+            if states.keys() != self.parts.keys() or any(states["model"][key].dtype != own[key].dtype for key in own):
+                raise ValueError(f"holds {', '.join(sorted(states))}")
+            for name, part in reversed(self.parts.items()):  # the optimiser looks before it takes
+                part.load_state_dict(states[name])
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            reason = " ".join(str(error).split())[:100]
+            raise UserError(f"{path} does not fit this run ({reason})", exit_code=ExitCode.OTHER_RUN) from error
         _lay_out_like_parameters(self.parts["optimizer"])
+        before, now = record.get("num_processes"), self.accelerator.num_processes
+        if before not in (None, now):
+            self.accelerator.print(
+                f"the run goes on with {now} in place of {before} processes: the same batches and views, whose sums "
+                f"are taken in another order, so that last digits differ"
+            )
         return record["step"]
+
+    def _refuse_another_run(self, path: Path, record: dict) -> None:
+        theirs = record.get("identity")
+        if not isinstance(theirs, dict):
+            raise UserError(f"{path} does not say which run it belongs to; give another --output_dir")
+        # What an earlier version did not ask for, it did as is the default now
+        theirs = {key: theirs.get(key, self.defaults.get(key)) for key in self.identity | theirs}
+        different = [key for key in theirs if self.identity.get(key) != theirs[key]]
+        if different:
+            changes = ", ".join(f"{key} {theirs[key]!r} → {self.identity.get(key)!r}" for key in different)
+            raise UserError(
+                f"{path} belongs to another run ({changes}): give its arguments, or another --output_dir",
+                exit_code=ExitCode.OTHER_RUN,
+            )
+
+
+def lock(directory: Path):
+    """Lock a directory for this process as long as what is returned lives; the system unlocks it when a process dies,
+    however it does.
+
+    Raises:
+        UserError: naming the process that has it.
+    """
+    file = (directory / ".lock").open("a+")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        holder = " ".join(file.read(200).split())
+        raise UserError(
+            f"{directory} is locked by a run that still goes on ({holder}): wait for it, or give another --output_dir",
+            exit_code=ExitCode.LOCKED,
+        ) from error
+    except OSError as error:  # some network file systems have no locks
+        logger.warning("%s cannot be locked (%s): start no second run in it", directory, error.strerror)
+        return file
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+    file.flush()
+    return file
 
 
 def seed_everything(seed: int, step: int) -> None:

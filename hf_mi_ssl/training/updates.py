@@ -1,0 +1,112 @@
+"""The optimiser's steps, and what becomes of those whose gradient is not finite: they change nothing, and are counted.
+
+What is judged is the norm of the gradient after it has been summed over processes, so that all of them judge alike.
+"""
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+
+from .plan import Plan
+
+_SHARE = 0.01  # of all steps: with more skipped than that, something is wrong even if they never come in a row
+
+
+class Updates:
+    """`begin`, the forward and backward passes of one optimiser step, `step` after each: clip, update, clear.
+
+    A step whose gradient is not finite leaves parameters and the optimiser's averages as they are, and puts back what
+    the forward passes wrote: running statistics, queue, centre, counters. With fp16, the scaler judges.
+
+    Optimisers that can be told on the device (those that are fused, as GradScaler tells them) are, so that the host
+    does not wait for it; with others it waits once a step.
+    """
+
+    def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer, max_grad_norm: float | None = None):
+        self.accelerator, self.model, self.optimizer = accelerator, model, optimizer
+        self.max_grad_norm = max_grad_norm
+        self.buffers = list(model.buffers())
+        self.kept = [buffer.clone() for buffer in self.buffers]
+        self.skipped: Tensor | bool = False
+
+    def begin(self) -> None:
+        """Before the first forward pass of an optimiser step: note what the passes write."""
+        if self.buffers:
+            torch._foreach_copy_(self.kept, self.buffers)
+
+    def step(self) -> None:
+        """After a backward pass: update, if it was the last one that is accumulated."""
+        if not self.accelerator.sync_gradients:
+            return
+        if self.accelerator.scaler is not None:
+            self._step_scaled()
+        elif self._can_be_told:
+            bad = ~self._norm().isfinite()
+            self.optimizer.optimizer.found_inf = bad.float()
+            self.optimizer.step()
+            del self.optimizer.optimizer.found_inf
+            for buffer, kept in zip(self.buffers, self.kept, strict=True):
+                buffer.copy_(torch.where(bad, kept, buffer))
+            self.skipped = self.skipped | bad
+        elif self._norm().isfinite():
+            self.optimizer.step()
+        else:
+            self._put_back()
+            self.skipped = True
+        self.optimizer.zero_grad()
+
+    def take_skipped(self) -> Tensor | bool:
+        """Whether a step was skipped since the last call."""
+        skipped, self.skipped = self.skipped, False
+        return skipped
+
+    def _step_scaled(self) -> None:
+        if self.max_grad_norm:
+            self._norm()
+        self.optimizer.step()
+        if self.optimizer.step_was_skipped:
+            self._put_back()
+            # An overflow is how the scaler finds its scale; one without any scaling is the gradient's own
+            self.skipped = self.skipped | (self.accelerator.scaler.get_scale() < 1)
+
+    @property
+    def _can_be_told(self) -> bool:
+        inner = self.optimizer.optimizer
+        fused = all(group.get("fused") for group in inner.param_groups)  # a checkpoint may say otherwise
+        return bool(inner.state) and fused and getattr(inner, "_step_supports_amp_scaling", False)
+
+    def _norm(self) -> Tensor:
+        if self.max_grad_norm:
+            return self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+        return get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+
+    def _put_back(self) -> None:
+        if self.buffers:
+            torch._foreach_copy_(self.buffers, self.kept)
+
+
+class Skips:
+    """How many steps were skipped, and when there are too many: `max_bad_steps` in a row, or 1 % of all steps of the
+    run where that is more than `max_bad_steps`. A pure function of the log."""
+
+    def __init__(self, plan: Plan):
+        self.in_a_row, self.overall = plan.args.max_bad_steps, max(plan.args.max_bad_steps, _SHARE * plan.steps)
+        self.total = self.streak = 0
+
+    def add(self, record: dict, skipped: bool) -> None:
+        """Count a step, and note the count in its record once there is one."""
+        self.total, self.streak = self.total + skipped, self.streak + 1 if skipped else 0
+        if self.total:
+            record["skipped_steps"] = self.total
+
+    def seen(self, record: dict) -> None:
+        """Take up the count where a run that is resumed left it."""
+        if "loss" in record:
+            self.add(record, record.get("skipped_steps", 0) > self.total)
+
+    @property
+    def too_many(self) -> str | None:
+        if self.streak >= self.in_a_row:
+            return f"{self.streak} steps in a row"
+        return f"{self.total} steps" if self.total > self.overall else None

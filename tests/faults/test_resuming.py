@@ -1,0 +1,198 @@
+"""Killed at any instant and started again with the same command, a run gives what an undisturbed one gives."""
+
+import os
+import random
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+
+from hf_mi_ssl.data import open_train_and_held_out, store
+from hf_mi_ssl.errors import ExitCode
+from hf_mi_ssl.evaluation import Evaluation
+from hf_mi_ssl.methods import METHODS
+from hf_mi_ssl.training import MetricsLog, build_optimizer, latest_checkpoint
+from hf_mi_ssl.views import RandomViews
+from tests.faults.harness import ends_of, forked, images_of, log_of, same, states_of, train, two_processes
+from tests.faults.test_leaving import signalled_in_step
+
+LATEST = ["--resume_from_checkpoint", "latest"]
+
+
+class Counted(MetricsLog):
+    """A log whose process can be watched from outside: `steps[0]` counts what it notes."""
+
+    steps = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    def step(self, *arguments):
+        super().step(*arguments)
+        self.steps += self.accelerator.is_main_process
+
+
+def killed(run, processes, kills: int, seed: int = 0) -> None:
+    """Run it again and again, with a SIGKILL to one process some steps later, at any instant of a step or a save or,
+    at times, while it starts; then to the end."""
+    chance = random.Random(seed)
+    for kill in range(kills):
+        Counted.steps.zero_()
+        wanted = chance.randrange(5)
+        with forked(run, *processes()) as children:
+            while Counted.steps < wanted:
+                assert os.waitpid(-1, os.WNOHANG) == (0, 0), f"it ended by itself, after {kill} kills"
+                time.sleep(0.001)
+            time.sleep(chance.uniform(0, 0.02 if wanted else 0.5))
+            victim = chance.choice(children)
+            os.kill(victim, signal.SIGKILL)
+            others = [child for child in children if child != victim]
+            assert ends_of([victim]) == [-signal.SIGKILL]
+            assert ends_of(others) in ([], [ExitCode.PROCESS_LOST])
+    with forked(run, *processes()) as children:
+        assert ends_of(children, 400) == [0] * len(children)
+
+
+def assert_undisturbed(one, other):
+    assert same(states_of(one), states_of(other))
+    assert log_of(one) == log_of(other)
+
+
+@pytest.mark.parametrize(
+    ("world", "kills"),
+    [(1, 3), pytest.param(1, 40, marks=pytest.mark.slow), pytest.param(2, 40, marks=pytest.mark.slow)],
+)
+def test_a_run_survives_every_sigkill_bit_for_bit(world, kills, flat, tmp_path, figure):
+    steps = 5 * kills
+    argv = [*images_of(flat), "--max_train_steps", steps, "--checkpointing_steps", 2]
+    argv += ["--per_device_train_batch_size", 16 // world, *LATEST]
+    train("sdmi_ema", tmp_path / "warm", *argv, "--max_train_steps", 1)  # everything is imported and decoded
+
+    def processes():
+        return two_processes() if world == 2 else [{}]
+
+    def run(name):
+        return lambda: train("sdmi_ema", tmp_path / name, *argv, MetricsLog=Counted)
+
+    with forked(run("whole"), *processes()) as children:
+        assert ends_of(children, 400) == [0] * world
+    killed(run("killed"), processes, kills)
+    assert_undisturbed(tmp_path / "whole", tmp_path / "killed")
+    logged = [record["step"] for record in log_of(tmp_path / "killed") if "loss" in record]
+    assert logged == list(range(1, steps + 1))
+    if kills == 40:
+        figure("SIGKILLs survived, bitwise, every log line once", f"{kills} of {kills} on {world}")
+
+
+def resumed_at_every_step(method, flat, tmp_path, monkeypatch, workers):
+    epoch = 7
+    argv = [*images_of(flat), "--max_train_steps", epoch, "--checkpointing_steps", 1]
+    argv += ["--checkpoints_total_limit", 99, "--dataloader_num_workers", workers]
+    if workers:  # which decode each batch
+        monkeypatch.setattr(store, "_memory_limit", lambda device: 0)
+        argv = [*argv, "--eval_steps", 99]
+    opened = open_train_and_held_out if workers else None
+    more = {"opened": opened} if opened else {}
+    assert train(method, tmp_path / "whole", *argv, **more) == 0
+    whole, log = states_of(tmp_path / "whole", epoch), log_of(tmp_path / "whole")
+    for step in range(1, epoch):
+        output = tmp_path / f"from-{step}"
+        origin = tmp_path / "whole" / "checkpoints" / f"checkpoint-{step}"
+        assert train(method, output, *argv, "--resume_from_checkpoint", origin, **more) == 0
+        assert same(states_of(output, epoch), whole), step
+        resumed = [record for record in log_of(output) if record["step"] > step]
+        assert resumed == [record for record in log if record["step"] > step]
+        shutil.rmtree(output)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_run_resumes_at_every_step_bit_for_bit(workers, flat, tmp_path, monkeypatch):
+    resumed_at_every_step("sdmi", flat, tmp_path, monkeypatch, workers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_row_resumes_at_every_step_bit_for_bit(workers, flat, tmp_path, monkeypatch, figure):
+    for method in METHODS:
+        resumed_at_every_step(method, flat, tmp_path / method, monkeypatch, workers)
+    figure("resumed at every step, bitwise", f"{len(METHODS)} of {len(METHODS)} rows, {workers} workers")
+
+
+class WideViews(RandomViews):
+    """Views in float64, so that the order of sums shows in the last digits only."""
+
+    def __call__(self, *arguments):
+        return [view.double() for view in super().__call__(*arguments)]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_processes(flat, tmp_path, figure, monkeypatch):
+    argv = [*images_of(flat), "--max_train_steps", 12, "--optimizer", "sgd", "--learning_rate", 0.05, *LATEST]
+
+    def optimizer_of_wide(model, args):
+        return build_optimizer(model.double(), args)
+
+    monkeypatch.setattr(Evaluation, "track", lambda *_: {})  # whose views are not wide
+
+    def run(name, world, until):
+        def processes():
+            return two_processes(world) if world > 1 else [{}]
+
+        def part():
+            more = {"MetricsLog": signalled_in_step(until, signal.SIGTERM)} if until < 12 else {}
+            batch = ["--per_device_train_batch_size", 16 // world]
+            return train(
+                "jmi", tmp_path / name, *argv, *batch, RandomViews=WideViews, build_optimizer=optimizer_of_wide, **more
+            )
+
+        with forked(part, *processes()) as children:
+            assert ends_of(children) == [ExitCode.STOPPED if until < 12 else 0] * world
+
+    run("whole", 1, 12)
+    for world, until in ((1, 3), (4, 6), (2, 9), (1, 12)):
+        run("elastic", world, until)
+    losses = [[r["loss"] for r in log_of(tmp_path / name) if "loss" in r] for name in ("whole", "elastic")]
+    assert len(losses[0]) == len(losses[1]) == 12
+    difference = max(abs(a - b) for a, b in zip(*losses, strict=True))
+    assert difference <= 1e-12
+    one, other = (states_of(tmp_path / name)[0]["model"] for name in ("whole", "elastic"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(other[name], tensor, rtol=1e-8, atol=1e-8)
+    figure("processes 1, 4, 2, 1: difference in losses", f"{difference:.1e}")
+
+
+def test_a_process_that_dies_ends_the_run_with_the_reason(flat, tmp_path, capfd):
+    argv = [*images_of(flat), "--max_train_steps", 400, "--checkpointing_steps", 2]
+    argv += ["--per_device_train_batch_size", 8, *LATEST]
+
+    with forked(lambda: train("byol", tmp_path, *argv), *two_processes()) as children:
+        until = time.monotonic() + 60
+        while latest_checkpoint(tmp_path / "checkpoints") is None and time.monotonic() < until:
+            time.sleep(0.02)
+        os.kill(children[1], signal.SIGKILL)
+        started = time.monotonic()
+        assert ends_of(children, 30) == [ExitCode.PROCESS_LOST, -signal.SIGKILL]
+        assert time.monotonic() - started < 30
+    said = capfd.readouterr().err
+    assert "another process of the run died or does not answer" in said
+    assert "Traceback" not in said
+    assert latest_checkpoint(tmp_path / "checkpoints") is not None
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_ends_the_run_within_the_time_that_was_set(flat, tmp_path, capfd):
+    argv = [*images_of(flat), "--max_train_steps", 400, "--checkpointing_steps", 2, "--process_timeout", 0.05]
+
+    class Hanging(RandomViews):
+        def __call__(self, images, epoch, indices):
+            if epoch > 0 and os.environ["RANK"] == "1":
+                time.sleep(600)
+            return super().__call__(images, epoch, indices)
+
+    def run():
+        return train("jmi", tmp_path, *argv, "--per_device_train_batch_size", 8, RandomViews=Hanging)
+
+    with forked(run, *two_processes()) as children:
+        assert ends_of(children[:1], 60) == [ExitCode.PROCESS_LOST]
+    said = capfd.readouterr().err
+    assert "another process of the run died or does not answer" in said
+    assert latest_checkpoint(tmp_path / "checkpoints") is not None

@@ -1,0 +1,285 @@
+"""A save that is cut short at any point, files that are damaged, directories that are shared: nothing is lost."""
+
+import contextlib
+import errno
+import itertools
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+
+from hf_mi_ssl.errors import ExitCode, UserError
+from hf_mi_ssl.training import checkpoints, latest_checkpoint, load_checkpoint, save_checkpoint
+from hf_mi_ssl.training.checkpoints import verify
+from hf_mi_ssl.training.state import lock
+from tests.faults.harness import ends_of, forked, images_of, same, states_of, train
+from tests.test_checkpoints import a_state
+
+STEPS = ["--max_train_steps", 4, "--checkpointing_steps", 1]
+
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fill_the_disk():
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def run_out_of_memory():
+    raise MemoryError
+
+
+class Points:
+    """The points at which a save can fail: before each file operation, before each sync, and in each write."""
+
+    watched = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
+
+    def __init__(self):
+        self.active, self.fail, self.left, self.passed = False, None, 0, 0
+        sys.addaudithook(lambda event, arguments: self.active and event in self.watched and self.passing())
+
+    def passing(self, torn=lambda: None) -> None:
+        self.passed += 1
+        self.left -= 1
+        if self.left == 0:
+            torn()
+            self.fail()
+
+    def tearing(self, path: Path, whole: bytes) -> None:
+        for share in (0.0, 0.5, 0.999):
+            self.passing(lambda share=share: path.write_bytes(whole[: int(share * len(whole))]))
+
+    @contextlib.contextmanager
+    def failing(self, at: int, fail):
+        """In here, the `at`-th point is the one that fails."""
+        save_file, write_text, fsync = checkpoints.save_file, Path.write_text, os.fsync
+
+        def torn_save_file(tensors, path):
+            save_file(tensors, path)
+            whole = path.read_bytes()
+            self.tearing(path, whole)
+
+        def torn_write_text(path, text):
+            self.tearing(path, text.encode())
+            return write_text(path, text)
+
+        def failing_fsync(descriptor):
+            self.passing()
+            fsync(descriptor)
+
+        with (
+            mock.patch.object(checkpoints, "save_file", torn_save_file),
+            mock.patch.object(Path, "write_text", torn_write_text),
+            mock.patch.object(os, "fsync", failing_fsync),
+        ):
+            self.left, self.passed, self.fail, self.active = at, 0, fail, True
+            try:
+                yield
+            finally:
+                self.active = False
+
+
+@pytest.fixture(scope="module")
+def points():
+    return Points()  # an audit hook stays
+
+
+@pytest.mark.parametrize(
+    ("fail", "keep"),
+    [(fill_the_disk, 1)]
+    + [
+        pytest.param(fail, keep, marks=pytest.mark.slow)
+        for fail, keep in ((fill_the_disk, 2), (kill, 1), (kill, 2), (run_out_of_memory, 1), (run_out_of_memory, 2))
+    ],
+)
+def test_a_save_that_fails_at_any_point_leaves_the_last_or_the_new_checkpoint(fail, keep, points, tmp_path, figure):
+    """The run then goes on in a new process, which sweeps what is left."""
+    template = tmp_path / "template"
+    for step in (1, 2):
+        save_checkpoint(template, step, a_state(step), {}, keep)
+    survived = 0
+    for at in itertools.count(1):
+        root = tmp_path / f"at-{at}"
+        shutil.copytree(template, root)
+
+        def save(at=at, root=root):
+            with points.failing(at, fail):
+                save_checkpoint(root, 3, a_state(3), {}, keep)
+            return 0
+
+        if fail is kill:
+            with forked(save, {}) as children:
+                failed = ends_of(children) == [-signal.SIGKILL]
+        else:
+            said = None
+            try:
+                save()
+            except MemoryError:
+                pass
+            except UserError as error:
+                said = error
+            failed = points.left <= 0
+            assert said is None or said.exit_code == ExitCode.NOT_WRITTEN
+            assert said is None or re.search(r"bytes needed.* checkpoint is .*checkpoint-[23]$", str(said))
+        states, record = load_checkpoint(latest_checkpoint(root))
+        assert record["step"] in (2, 3)
+        assert same(states, a_state(record["step"]))  # all of one step, nothing mixed
+        save_checkpoint(root, 4, a_state(4), {}, keep)
+        assert latest_checkpoint(root).name == "checkpoint-4"
+        assert len(list(root.iterdir())) == keep
+        shutil.rmtree(root)
+        if not failed:
+            break
+        survived += 1
+    assert survived > 40
+    figure("crash points of a save survived", f"{survived} of {survived}, {fail.__name__}, keep {keep}")
+
+
+def flips_and_cuts(checkpoint: Path):
+    """(file, content) with one bit flipped at seven places, and cut at five."""
+    for file in sorted(checkpoint.iterdir()):
+        whole = file.read_bytes()
+        for share in (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.999):
+            flipped = bytearray(whole)
+            flipped[int(share * len(whole))] ^= 1
+            yield file, bytes(flipped)
+        for length in {0, 1, len(whole) // 2, int(0.99 * len(whole)), len(whole) - 1}:
+            yield file, whole[:length]
+
+
+def test_what_is_flipped_or_cut_is_rejected_by_name(tmp_path, caplog, figure):
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, a_state(step), {}, 2)
+    newest, rejected = tmp_path / "checkpoint-2", 0
+    for file, content in flips_and_cuts(newest):
+        whole = file.read_bytes()
+        file.write_bytes(content)
+        caplog.clear()
+        if file.name == "manifest.json" and verify(newest) is None:
+            assert json.loads(content) == json.loads(whole)  # in white space
+        else:
+            with caplog.at_level(logging.WARNING):
+                assert latest_checkpoint(tmp_path).name == "checkpoint-1"
+            assert len(caplog.messages) == 1
+            assert str(newest) in caplog.text
+            assert file.name in caplog.text or (file.name == "manifest.json" and "manifest" in caplog.text)
+            rejected += 1
+        file.write_bytes(whole)
+    assert rejected >= 60
+    figure("flipped and truncated files rejected by name", f"{rejected} of {rejected}")
+
+
+def test_a_disk_that_fills_up_ends_the_run_in_one_line_and_it_goes_on_later(points, flat, tmp_path, capsys):
+    argv = [*images_of(flat), *STEPS]
+    assert train("jmi", tmp_path / "whole", *argv) == 0
+    save_file = checkpoints.save_file
+
+    def full_at_the_third(tensors, path):
+        if path.parent.name == ".tmp-3":
+            path.write_bytes(b"torn")
+            fill_the_disk()
+        save_file(tensors, path)
+
+    with mock.patch.object(checkpoints, "save_file", full_at_the_third):
+        assert train("jmi", tmp_path / "full", *argv) == ExitCode.NOT_WRITTEN
+    line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("pretrain_jmi.py"))
+    assert str(tmp_path / "full" / "checkpoints" / "checkpoint-3") in line
+    assert "bytes needed" in line
+    assert "last good checkpoint is" in line
+    assert sorted(p.name for p in (tmp_path / "full" / "checkpoints").iterdir()) == ["checkpoint-1", "checkpoint-2"]
+    assert train("jmi", tmp_path / "full", *argv, "--resume_from_checkpoint", "latest") == 0
+    assert same(states_of(tmp_path / "full"), states_of(tmp_path / "whole"))
+
+
+def test_a_tensor_that_is_not_finite_is_neither_saved_nor_loaded(tmp_path):
+    state = a_state()
+    state["model"]["weight"][1, 1] = torch.inf
+    with pytest.raises(UserError, match="model/weight is not finite") as raised:
+        save_checkpoint(tmp_path, 1, state, {}, 1)
+    assert raised.value.exit_code == ExitCode.NOT_FINITE
+    assert latest_checkpoint(tmp_path) is None
+    with mock.patch.object(checkpoints, "_refuse_not_finite"):
+        path = save_checkpoint(tmp_path, 1, state, {}, 1)
+    with pytest.raises(UserError, match="model/weight is not finite"):
+        load_checkpoint(path)
+
+
+def test_a_damaged_checkpoint_of_a_later_step_does_not_push_out_the_good_ones(tmp_path):
+    for step in (1, 2, 9):
+        save_checkpoint(tmp_path, step, a_state(step), {}, 3)
+    (tmp_path / "checkpoint-9" / "model.safetensors").write_bytes(b"")
+    save_checkpoint(tmp_path, 3, a_state(3), {}, 1)
+    assert latest_checkpoint(tmp_path).name == "checkpoint-3"
+    save_checkpoint(tmp_path, 9, a_state(9), {}, 1)  # which replaces it
+    assert same(load_checkpoint(latest_checkpoint(tmp_path))[0], a_state(9))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-9"]
+
+
+def test_the_only_checkpoint_is_not_taken_away_to_save_the_same_step_again(tmp_path):
+    path = save_checkpoint(tmp_path, 5, a_state(5), {}, 1)
+    written = path.stat().st_ino
+    assert save_checkpoint(tmp_path, 5, a_state(5), {}, 1) == path
+    assert path.stat().st_ino == written
+
+
+def test_two_runs_never_share_an_output_directory(flat, tmp_path, capsys):
+    argv = [*images_of(flat), *STEPS, "--resume_from_checkpoint", "latest"]
+    ready, go_on = os.pipe(), os.pipe()
+
+    def hold():
+        held = lock(tmp_path)
+        os.write(ready[1], b".")
+        os.read(go_on[0], 1)
+        held.close()
+        return 0
+
+    with forked(hold, {}) as children:
+        os.read(ready[0], 1)
+        assert train("jmi", tmp_path, *argv) == ExitCode.LOCKED
+        said = capsys.readouterr().err
+        assert f"is locked by a run that still goes on (process {children[0]} on " in said
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+        os.kill(children[0], signal.SIGKILL)
+        assert ends_of(children) == [-signal.SIGKILL]
+    assert train("jmi", tmp_path, *argv) == 0  # the lock of a dead process is taken over
+    assert f"process {os.getpid()} on" in (tmp_path / ".lock").read_text()
+
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def test_a_checkpoint_of_format_1_goes_on(flat, tmp_path, capsys):
+    """Written once, by `python -m tests.faults.write_golden`, and never again while the format stays."""
+    assert sum(path.stat().st_size for path in GOLDEN.rglob("*")) < 200_000
+    states, record = load_checkpoint(GOLDEN / "checkpoint-2")
+    assert record["step"] == 2
+    assert states["model"]["encoder.embedder.embedder.convolution.weight"].shape == (8, 3, 7, 7)
+    assert states["optimizer"]["state"][0]["step"] == 2
+    argv = [*images_of(flat), *STEPS, "--resume_from_checkpoint", GOLDEN / "checkpoint-2"]
+    assert train("jmi", tmp_path, *argv) == 0
+    assert states_of(tmp_path)[1] == 4
+    capsys.readouterr()
+    shutil.copytree(GOLDEN, tmp_path / "later")
+    manifest = tmp_path / "later" / "checkpoint-2" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format_version": 1', '"format_version": 2'))
+    argv = [*argv[:-1], tmp_path / "later" / "checkpoint-2"]
+    assert train("jmi", tmp_path / "other", *argv) == ExitCode.ARGUMENTS
+    assert "format 2 is not this version's 1" in capsys.readouterr().err
+
+
+def test_another_run_is_refused_with_all_differences(flat, tmp_path, capsys):
+    assert train("jmi", tmp_path, *images_of(flat), *STEPS) == 0
+    others = ["--seed", 3, "--learning_rate", 0.1, "--set", "temperature=0.3", "--resume_from_checkpoint", "latest"]
+    assert train("jmi", tmp_path, *images_of(flat), *STEPS, *others) == ExitCode.OTHER_RUN
+    said = capsys.readouterr().err
+    for difference in ("seed 0 → 3", "learning_rate 0.005 → 0.1", "'temperature': 0.3"):
+        assert difference in said
