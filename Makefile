@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON := python3
 BIN := $(VENV)/bin
 
-.PHONY: pretrain test test-slow quality style clean
+.PHONY: pretrain test test-slow test-lowest quality style clean
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +21,13 @@ test: $(VENV)/installed
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+# The lowest versions that setup.cfg allows, in a virtual environment of their own.
+test-lowest:
+	$(PYTHON) -m venv $(VENV)-lowest
+	sed -n '/^install_requires/,/^\[/s/^ *\([a-z0-9-]*\)>=\(.*\)/\1==\2/p' setup.cfg > $(VENV)-lowest/constraints.txt
+	$(VENV)-lowest/bin/pip install --quiet --editable '.[test]' --constraint $(VENV)-lowest/constraints.txt
+	$(VENV)-lowest/bin/python -m pytest -m "not slow and not gpu"
 
 quality: $(VENV)/installed
 	$(BIN)/ruff check .

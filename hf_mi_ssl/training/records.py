@@ -37,13 +37,16 @@ def write_json(path: Path, value) -> None:
 
 
 def read_records(path: Path) -> list[dict]:
-    """The complete lines of a `metrics.jsonl`; a last line torn by a crash is left out."""
+    """The complete lines of a `metrics.jsonl`; what follows a line torn by a crash is left out."""
     records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_bytes().split(b"\n") if path.exists() else []:
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except ValueError:
             break
+        if not isinstance(record, dict):
+            break
+        records.append(record)
     return records
 
 
