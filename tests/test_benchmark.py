@@ -18,7 +18,7 @@ from benchmarks.terms import PLAIN, embeddings, forms  # noqa: E402
 
 QUICK = [
     ("views", "32 pixels"), ("loader", "JPEG of 32 pixels to two views"),
-    ("step", "mi_resnet18 at 32 pixels, float32"), ("end to end", "SimCLR from JPEG files, mi_resnet18"),
+    ("step", "mi_resnet18 at 32 pixels, float32"), ("end to end", "SimCLR from JPEG files, mi_resnet18 at 32 pixels"),
     ("evaluation", "kNN, 50k × 512, k = 200"),
 ]  # fmt: skip
 
@@ -29,7 +29,7 @@ def settings(tmp_path_factory) -> Settings:
     from benchmarks.cases import pictures
 
     folder = tmp_path_factory.mktemp("jpeg")
-    write_images(folder / "train" / "any", pictures(10, 32))
+    write_images(folder / "32" / "train" / "any", pictures(10, 32))
     return Settings("cpu", str(folder), batch=4, count=1, scale=0.01)
 
 
@@ -65,7 +65,7 @@ def evidence() -> dict:
         "settings": {"rounds": 2, "batch": 8}, "command": "python recipes/benchmark.py",
         "parts": {
             "step": {"mi_resnet18 at 32 pixels, float32": both},
-            "end to end": {"SimCLR from JPEG files, mi_resnet18": both},
+            "end to end": {"SimCLR from JPEG files, mi_resnet18 at 32 pixels": both},
             "roofline": {"matrix product": {"float32": case(1)}},
         },
     }  # fmt: skip
@@ -78,8 +78,16 @@ def test_the_page_has_medians_ranges_goals_and_what_is_missing(tmp_path):
     assert "| a step at least as fast as plain loop, torchvision | 6.00 (4.00 to 8.00) | yes |" in text
     assert "at most 0.7 of the time of plain loop, torchvision | 0.25 (0.25 to 0.25) | yes |" in text
     assert "2.25 TFLOP/s, 75% of the matrix rate; an epoch of CIFAR-10, 50,000 images, would take 6,667 s" in text
-    assert "waiting for data, end to end, ours: 25.0% of the time" in text
+    assert "waiting for data, SimCLR from JPEG files, mi_resnet18 at 32 pixels, ours: 25.0% of the time" in text
     assert (tmp_path / "speed_cpu.png").stat().st_size > 5000
+
+
+def test_on_a_gpu_the_goals_are_epoch_time_and_waiting(tmp_path):
+    found = evidence() | {"device": "cuda"}
+    text = report.write_report(found, tmp_path)
+    assert "| mi_resnet18 at 32 pixels: under 2% of the time waiting | 25.0% (to 25.0%) | no |" in text
+    assert "| an epoch of CIFAR-10 under 3.5 s | 7500.00 s (5000.00 to 10000.00) | no |" in text
+    assert (tmp_path / "speed_cuda.md").read_text() == text
 
 
 def run(*argv) -> subprocess.CompletedProcess:

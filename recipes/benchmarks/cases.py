@@ -23,10 +23,14 @@ SIMCLR = {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2}
 @dataclass(frozen=True)
 class Settings:
     device: str
-    images: str  # a directory of JPEG images of 32 pixels, in sub-directories
+    images: str  # a directory with JPEG images of 32 pixels in `32`, and for GPUs of 256 in `224`
     batch: int  # of a step
     count: int  # images whose views make a round; of 32 pixels, four times as many
     scale: float = 1.0  # shrinks what is timed, for tests
+
+    def step(self, size: int) -> int:
+        """Images of a step at that size: several cases hold the memory of a GPU at once."""
+        return self.batch if size <= 64 else max(2, self.batch // 4)
 
 
 Round = Callable[[], dict]
@@ -150,17 +154,17 @@ for _size in (32, 96, 224):
 # From files to views
 
 
-def folder_loader(transform, workers: int, settings: Settings, shuffle: bool = True):
+def folder_loader(transform, size: int, workers: int, settings: Settings):
     from torchvision.datasets import ImageFolder
 
-    data = ImageFolder(settings.images, lambda x: (transform(x), transform(x)))
-    return torch.utils.data.DataLoader(data, settings.batch, shuffle=shuffle, num_workers=workers, drop_last=True)
+    data = ImageFolder(f"{settings.images}/{size}", lambda x: (transform(x), transform(x)))
+    return torch.utils.data.DataLoader(data, settings.step(size), shuffle=True, num_workers=workers, drop_last=True)
 
 
 @case("loader", "JPEG of 32 pixels to two views", "ours")
 def ours_loader(settings: Settings) -> Round:
-    batches = ours_batches(settings)
-    total = len(list(Path(settings.images).rglob("*.jpg"))) // settings.batch
+    batches = ours_batches(32, settings)
+    total = len(list(Path(settings.images, "32").rglob("*.jpg"))) // settings.batch
 
     def run():
         for _ in range(total):
@@ -170,20 +174,21 @@ def ours_loader(settings: Settings) -> Round:
     return run
 
 
-def ours_batches(settings: Settings, size: int = 32):
+def ours_batches(size: int, settings: Settings):
     """Pairs of views, without end."""
     from hf_mi_ssl.data import open_train_and_held_out, training_batches
     from hf_mi_ssl.views import RandomViews, view_recipes
 
-    source = {"dataset_name": "imagefolder", "data_dir": settings.images, "train_split": "train", "eval_split": None}
-    train, _ = open_train_and_held_out(**source, image_size=size, seed=0, device=torch.device(settings.device))
+    source = {"dataset_name": "imagefolder", "data_dir": f"{settings.images}/{size}", "train_split": "train"}
+    source |= {"eval_split": None, "seed": 0, "image_size": size if size <= 64 else size * 8 // 7}
+    train, _ = open_train_and_held_out(**source, device=torch.device(settings.device))
     views = RandomViews(view_recipes("simclr", size), 0)
-    for epoch, indices, images in training_batches(train, range(10**6), settings.batch, 0):
+    for epoch, indices, images in training_batches(train, range(10**6), settings.step(size), 0):
         yield views(images, epoch, indices)
 
 
 def loader(make_transform, workers: int, settings: Settings) -> Round:
-    batches = folder_loader(make_transform(32), workers, settings)
+    batches = folder_loader(make_transform(32), 32, workers, settings)
 
     def run():
         return {"images": sum(len(views[0]) for views, _ in batches)}
@@ -203,12 +208,12 @@ for _workers in (0, 2):
 
 def ours_step(encoder: str, size: int, settings: Settings, precision: str = "no", compiled: bool = False) -> Round:
     step = ours_training(encoder, size, settings, precision, compiled)
-    pair = [torch.randn(settings.batch, 3, size, size, device=settings.device) for _ in range(2)]
-    flops = flops_of(lambda: step(pair)) if not compiled else None
+    pair = [torch.randn(settings.step(size), 3, size, size, device=settings.device) for _ in range(2)]
+    facts = {} if compiled else {"flops": flops_of(lambda: step(pair))}
 
     def run():
         step(pair)
-        return {"images": settings.batch, "flops": flops}
+        return {"images": len(pair[0])} | facts
 
     return run
 
@@ -281,11 +286,11 @@ def plain_nt_xent(a: Tensor, b: Tensor) -> Tensor:
 
 def peer_step(training, encoder: str, size: int, settings: Settings, precision: str = "no") -> Round:
     step = training(encoder, settings, precision)
-    pair = [torch.randn(settings.batch, 3, size, size, device=settings.device) for _ in range(2)]
+    pair = [torch.randn(settings.step(size), 3, size, size, device=settings.device) for _ in range(2)]
 
     def run():
         step(pair)
-        return {"images": settings.batch}
+        return {"images": len(pair[0])}
 
     return run
 
@@ -341,22 +346,22 @@ def trained(batches, step, device: str) -> Round:
     return run
 
 
-@case("end to end", "SimCLR from JPEG files, mi_resnet18", "ours")
-def ours_end_to_end(settings: Settings) -> Round:
-    precision = "bf16" if settings.device == "cuda" else "no"
-    step = ours_training("mi_resnet18", 32, settings, precision)
-    return trained(ours_batches(settings), step, settings.device)
+def ours_end_to_end(encoder: str, size: int, settings: Settings) -> Round:
+    step = ours_training(encoder, size, settings, "bf16" if settings.device == "cuda" else "no")
+    return trained(ours_batches(size, settings), step, settings.device)
 
 
-def peer_end_to_end(training, make_transform, settings: Settings) -> Round:
-    step = training("mi_resnet18", settings, "bf16" if settings.device == "cuda" else "no")
-    batches = folder_loader(make_transform(32), 2, settings)
+def peer_end_to_end(training, make_transform, encoder: str, size: int, settings: Settings) -> Round:
+    step = training(encoder, settings, "bf16" if settings.device == "cuda" else "no")
+    batches = folder_loader(make_transform(size), size, 2 if settings.device == "cpu" else 8, settings)
     return trained((views for _ in itertools.count() for views, _ in batches), step, settings.device)
 
 
-_group = "SimCLR from JPEG files, mi_resnet18"
-case("end to end", _group, "plain loop, torchvision", torchvision_training, torchvision_v1)(peer_end_to_end)
-case("end to end", _group, "lightly", lightly_training, lightly_view)(peer_end_to_end)
+for _of in (("mi_resnet18", 32), ("resnet50", 224)):
+    _group = f"SimCLR from JPEG files, {_of[0]} at {_of[1]} pixels"
+    case("end to end", _group, "ours", *_of)(ours_end_to_end)
+    case("end to end", _group, "plain loop, torchvision", torchvision_training, torchvision_v1, *_of)(peer_end_to_end)
+    case("end to end", _group, "lightly", lightly_training, lightly_view, *_of)(peer_end_to_end)
 
 
 # Evaluation
