@@ -41,9 +41,9 @@ def main() -> None:
     path = args.output_dir / "evidence" / f"speed_{args.device}.json"
     evidence = read_evidence(path, args)
     with tempfile.TemporaryDirectory() as folder:
-        write_images(
-            Path(folder) / "images" / "train" / "any", pictures(max(2 * args.batch, int(2048 * args.scale)), 32)
-        )
+        for size in (32, 224) if args.device == "cuda" or args.large else (32,):
+            images = pictures(max(2 * args.batch, int(2048 * args.scale)), 32 if size == 32 else 256)
+            write_images(Path(folder) / "images" / str(size) / "train" / "any", images)
         for (part, group), cases in CASES.items():
             done = group in evidence["parts"].get(part, {})
             if part not in args.parts or done or not wanted(part, group, args):
