@@ -32,7 +32,7 @@ STARTS = 3  # of each case whose first step is timed
 
 def main() -> None:
     args = arguments()
-    from benchmarks.cases import CASES, Settings, pictures
+    from benchmarks.cases import CASES, Settings
     from benchmarks.report import write_report
 
     if args.case:
@@ -41,9 +41,8 @@ def main() -> None:
     path = args.output_dir / "evidence" / f"speed_{args.device}.json"
     evidence = read_evidence(path, args)
     with tempfile.TemporaryDirectory() as folder:
-        for size in (32, 224) if args.device == "cuda" or args.large else (32,):
-            images = pictures(max(2 * args.batch, int(2048 * args.scale)), 32 if size == 32 else 256)
-            write_images(Path(folder) / "images" / str(size) / "train" / "any", images)
+        sizes = (32, 224) if args.device == "cuda" or args.large else (32,)
+        write_images(Path(folder) / "images", sizes, max(2 * args.batch, int(2048 * args.scale)))
         for (part, group), cases in CASES.items():
             done = group in evidence["parts"].get(part, {})
             if part not in args.parts or done or not wanted(part, group, args):
@@ -88,12 +87,16 @@ def wanted(part: str, group: str, args) -> bool:
     return args.device == "cuda" or args.large or not slow
 
 
-def write_images(folder: Path, images) -> None:
+def write_images(root: Path, sizes: tuple[int, ...], count: int) -> None:
+    """So many JPEG images for views of each size, as the cases look for them."""
+    from benchmarks.cases import pictures
     from PIL import Image
 
-    folder.mkdir(parents=True)
-    for number, image in enumerate(images):
-        Image.fromarray(image).save(folder / f"{number:05d}.jpg", quality=92)
+    for size in sizes:
+        folder = root / str(size) / "train" / "any"
+        folder.mkdir(parents=True)
+        for number, image in enumerate(pictures(count, 32 if size == 32 else 256)):
+            Image.fromarray(image).save(folder / f"{number:05d}.jpg", quality=92)
 
 
 def read_evidence(path: Path, args) -> dict:

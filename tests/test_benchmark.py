@@ -11,7 +11,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "recipes"))
 
-from benchmark import PARTS  # noqa: E402
+from benchmark import PARTS, write_images  # noqa: E402
 from benchmarks import report  # noqa: E402
 from benchmarks.cases import CASES, Settings  # noqa: E402
 from benchmarks.terms import PLAIN, embeddings, forms  # noqa: E402
@@ -25,11 +25,8 @@ QUICK = [
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory) -> Settings:
-    from benchmark import write_images
-    from benchmarks.cases import pictures
-
-    folder = tmp_path_factory.mktemp("jpeg")
-    write_images(folder / "32" / "train" / "any", pictures(10, 32))
+    folder = tmp_path_factory.mktemp("jpeg") / "images"
+    write_images(folder, (32,), 10)
     return Settings("cpu", str(folder), batch=4, count=1, scale=0.01)
 
 
