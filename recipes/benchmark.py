@@ -115,7 +115,8 @@ def read_evidence(path: Path, args) -> dict:
     same = (found.get("hardware"), found.get("versions"), found.get("settings")) == (hardware, versions, settings)
     if found and not same:
         path.replace(path.with_suffix(".before.json"))
-    command = " ".join(["python recipes/benchmark.py", *sys.argv[1:]])
+    command = f"python recipes/benchmark.py --device {args.device} --rounds {args.rounds} --threads {args.threads}"
+    command += f" --batch {args.batch} --count {args.count}"
     fresh = {
         "device": args.device,
         "hardware": hardware,
