@@ -2,7 +2,6 @@
 
 import copy
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -250,10 +249,6 @@ def test_a_sharded_model_is_refused_in_one_line(name, monkeypatch, tmp_path):
     monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
     with pytest.raises(UserError, match=f"{name} is not supported.*--multi_gpu"):
         build_accelerator(PretrainingArguments(output_dir=str(tmp_path)))
-
-
-def test_the_slurm_script_is_bash():
-    subprocess.run(["bash", "-n", ROOT / "recipes" / "accelerate" / "slurm.sh"], check=True)
 
 
 @pytest.mark.slow
