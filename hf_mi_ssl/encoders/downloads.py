@@ -6,7 +6,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from huggingface_hub import constants, model_info, try_to_load_from_cache
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
@@ -45,7 +45,7 @@ def locate(name_or_path: str | Path) -> str:
 def _refuse_unreachable(name: str) -> None:
     """Ask the Hub once: downloads try again for half a minute, which is long to learn of a mistyped directory."""
     try:
-        model_info(name, timeout=10)
+        get_hf_file_metadata(hf_hub_url(name, "config.json"), timeout=10)
     except Exception as error:  # that it says no, or is forbidden to ask, is said better by who loads
         if type(error).__module__.startswith("httpx"):  # 1 or 2, as huggingface_hub has it
             where = f"no such directory here, and no connection to {constants.ENDPOINT} ({error})"
