@@ -111,15 +111,17 @@ def main() -> None:
     learnt = "new linear head on the frozen encoder" if own.freeze_encoder else "encoder and a new linear head"
     batch = state.num_processes * own.per_device_train_batch_size
     how = "chosen on a stratified 10 % of them, refitted on all; " if others else ""
+    rates, epochs = (" or ".join(f"{one:g}" for one in tried) for tried in (own.learning_rate, own.num_train_epochs))
     protocol = (
         f"{learnt}, {len(train):,} labelled images of {train.split}; random crops and flips; AdamW, learning rate "
-        f"{chosen[0]:g}, {chosen[1]} epochs, batches of {batch}, cosine; {how}test used once"
+        f"{rates}, weight decay {own.weight_decay:g}, {epochs} epochs, batches of {batch}, cosine; {how}test used once"
     )
     row = {"name": name, "value": correct / n, "low": low, "high": high, "n": n, "split": test.split}
     row |= {"protocol": protocol, "encoder": "trained", "branch": "online", "label_fraction": own.label_fraction}
     row["chosen"] = dict(zip(("learning_rate", "num_train_epochs"), chosen))
     export_encoder(model, output, image_size=recipe.size, mean=recipe.mean, std=recipe.std)
     print(f"{name} {correct / n:.4f} ({low:.4f} to {high:.4f}): {protocol}")
+    print(f"chosen: learning rate {chosen[0]:g}, {chosen[1]} epochs")
     write_evidence(output / "finetune.json", evidence_of(own.model, args, state.device, [row]))
     update_card(own.model, output / "finetune.json", CARD)
     print(f"written to {output}")

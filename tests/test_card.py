@@ -25,6 +25,7 @@ from hf_mi_ssl.hub import (
     licence,
     render_card,
     write_card,
+    write_evidence,
 )
 from hf_mi_ssl.methods import METHODS
 from tests.conftest import small_model
@@ -270,6 +271,33 @@ def test_evidence_from_elsewhere_is_added_and_the_same_measurement_replaced(tmp_
     for file in (tmp_path / "absent" / "knn.json", downstream(tmp_path / "d", "results.json")):
         with pytest.raises(UserError, match="holds no evaluations; give one of knn.json"):
             add_evidence(run, file)
+
+
+def test_seeds_have_a_mean_and_other_data_protocols_and_sizes_none(tmp_path):
+    run = write_run(tmp_path, arguments=ARGUMENTS | {"image_size": 32})
+    about = {"dataset": "shapes", "image_size": 32}
+    rows = [evaluation("linear_top1", value, seed=seed, **about) for seed, value in enumerate((0.91, 0.94, 0.88))]
+    rows += [evaluation("linear_top1", 0.5, seed=3, **about | {"image_size": 64})]
+    rows += [evaluation("linear_top1", 0.6, seed=4, protocol="another", **about)]
+    write_evidence(run / "linear_probe.json", {"encoder": run.name, "evaluations": rows[:1]})
+    write_evidence(run / "linear_probe.json", {"encoder": run.name, "evaluations": rows})
+    card = render_card(run, TEMPLATE)
+    _, lines = table(card, "Results")
+    found = [(line[2], line[5], line[6]) for line in lines if line[0] == "linear probe"]
+    assert found == [
+        ("91.0 %", "shapes, test", "0"),  # the run's own, found again
+        ("94.0 %", "shapes, test", "1"),
+        ("88.0 %", "shapes, test", "2"),
+        ("91.0 ± 3.0 %", "shapes, test", "3 seeds"),
+        ("50.0 %", "shapes, test, 64 pixels", "3"),
+        ("60.0 %", "shapes, test", "4"),
+    ]
+    assert card.count("- ±: standard deviation over seeds of the measurement") == 1
+    assert "±" not in render_card(write_run(tmp_path / "one"), TEMPLATE)
+    assert [one.metric_value for one in ModelCard(card).data.eval_results][1:] == [0.91, 0.94, 0.88, 0.5, 0.6]
+    row = rows[0] | {"image_size": 48}
+    write_evidence(run / "linear_probe.json", {"encoder": run.name, "evaluations": [row]})
+    assert len(json.loads((run / "linear_probe.json").read_text())["evaluations"]) == 6  # stands beside the others
 
 
 def test_the_recipe_renders_a_run_again_and_leaves_what_is_no_run_alone(tmp_path):

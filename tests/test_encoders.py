@@ -267,3 +267,11 @@ def test_a_directory_wins_over_the_hub_as_in_transformers_and_never_in_silence(m
 def test_without_network_a_hub_id_is_one_line(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     one_line("looked up on the Hub", load_encoder, "nobody/nothing")
+
+
+def test_a_mistyped_directory_does_not_wait_for_a_hub_out_of_reach(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")  # nobody listens there
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: pytest.fail("it tries again"))
+    assert "no connection to http://127.0.0.1:1" in one_line("no such directory here", load_encoder, "runs/mistyped")

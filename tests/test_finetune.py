@@ -227,6 +227,8 @@ def test_a_run_is_fine_tuned_chosen_within_train_and_put_on_its_card(finished, f
     assert (row["encoder"], row["branch"]) == ("trained", "online")
     assert (row["low"], row["high"]) == accuracy_interval(round(32 * row["value"]), 32)
     assert "48 labelled images of train" in row["protocol"]
+    assert "learning rate 1e-06 or 0.02, weight decay 0.05, 2 epochs" in row["protocol"]  # the same for every seed
+    assert "chosen: learning rate 0.02, 2 epochs" in said
     assert len(row["protocol"]) <= 300  # more is cut on the card
     assert row["value"] == 1.0  # red and green
     assert (found["encoder"], row["dataset"], row["seed"]) == ("run", "imagefolder", 3)

@@ -331,6 +331,24 @@ def test_what_a_run_on_the_hub_held_out_stays_held_out(run_dir, place, at_home):
         data_of(str(run_dir), args)
 
 
+def test_where_the_hub_does_not_say_what_a_run_held_out_a_line_does(run_dir, place, at_home, monkeypatch, caplog):
+    args = parse_arguments(["--seed", "4"], "")
+    (run_dir / "training_args.json").write_text(json.dumps({"seed": 7}))
+    push(run_dir, place.repo_id)
+    load_encoder(place.repo_id)
+    with monkeypatch.context() as patch:
+        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        assert data_of(place.repo_id, args)["seed"] == 4
+        (said,) = caplog.messages
+        assert f"whether {place.repo_id} held images out cannot be told" in said
+        assert "--seed 4" in said
+    assert data_of(place.repo_id, args)["seed"] == 7
+    with monkeypatch.context() as patch:  # from there on, it is known
+        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        assert data_of(place.repo_id, args)["seed"] == 7
+    assert len(caplog.messages) == 1
+
+
 # Before anything is trained
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -24,7 +24,7 @@ def locate(name_or_path: str | Path) -> str:
     says which one is taken.
 
     Raises:
-        UserError: for what is neither, and for a directory that holds no model.
+        UserError: for what is neither, for a directory that holds no model, and where the Hub cannot be asked.
     """
     name, path = str(name_or_path), Path(name_or_path).expanduser()
     hub_id = _is_hub_id(name)
@@ -41,7 +41,19 @@ def locate(name_or_path: str | Path) -> str:
         )
     if path.parent.is_dir():
         _notice(f"no directory {name} here: the Hub is asked for it")
+    if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+        _refuse_unreachable(name)
     return name
+
+
+def _refuse_unreachable(name: str) -> None:
+    """Ask the Hub once: downloads try again for half a minute, which is long to learn of a mistyped directory."""
+    try:
+        get_hf_file_metadata(hf_hub_url(name, "config.json"), timeout=10)
+    except Exception as error:  # that it says no, or is forbidden to ask, is said better by who loads
+        if type(error).__module__.startswith("httpx"):  # 1 or 2, as huggingface_hub has it
+            where = f"no such directory here, and no connection to {constants.ENDPOINT} ({error})"
+            raise UserError(f"cannot load an encoder from {name!r}: {where}") from error
 
 
 def _is_hub_id(name: str) -> bool:

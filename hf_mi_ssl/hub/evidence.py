@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import statistics
 from pathlib import Path
 
 from ..errors import UserError
@@ -17,7 +18,8 @@ _GEOMETRY = ("rank", "rank_h", "collapse", "shape")
 _TASKS = {"knn": "kNN", "linear": "linear probe", "ridge": "ridge probe", "finetune": "fine-tuning"}
 # Estimators whose value is a lower bound on MI, for results that do not say of what kind it is.
 _BOUNDS = {"cos_dv", "cos_dv_calibrated", "row_wise_dv", "info_nce", "nwj", "jsd"}
-_SAME = ("name", "value", "n", "split", "protocol", "dataset", "seed", "encoder", "branch")
+_SAME = ("name", "value", "n", "split", "protocol", "dataset", "image_size", "seed", "encoder", "branch")
+_SEEDS = ("±", "standard deviation over seeds of the measurement; the encoder is that of one training run")
 
 
 def read_object(path: Path) -> dict:
@@ -91,7 +93,7 @@ def write_evidence(path: str | Path, found: dict) -> None:
     earlier = read_object(path)
     if earlier and earlier.get("encoder", found["encoder"]) != found["encoder"]:
         path.replace(path.with_name(f"{path.stem}.before-{int(path.stat().st_mtime)}{path.suffix}"))
-    same = ("name", "dataset", "split", "protocol", "seed", "encoder", "branch")
+    same = ("name", "dataset", "image_size", "split", "protocol", "seed", "encoder", "branch")
     rows = [*read_evaluations(path), *found["evaluations"]]
     rows = {json.dumps([row.get(key) for key in same]): row for row in rows}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,8 +101,11 @@ def write_evidence(path: str | Path, found: dict) -> None:
 
 
 def measured(run_dir: Path) -> list[dict]:
-    """All evaluations of a run, those of downstream recipes among them, in the order in which a card shows them."""
+    """All evaluations of a run, those of downstream recipes among them, in the order in which a card shows them; with
+    `image_size` where it is not that of the run."""
+    usual = ("image_size", read_object(run_dir / "training_args.json").get("image_size"))
     rows = [row for name in EVIDENCE for row in read_evaluations(run_dir / name)]
+    rows = [{key: fact for key, fact in row.items() if (key, fact) != usual} for row in rows]
     once = {json.dumps([row.get(key) for key in _SAME], sort_keys=True): row for row in reversed(rows)}
     rows = list(reversed(once.values()))  # a run's own probe, found again by the recipe, is one result
     order = [*_SPACES, *_GEOMETRY]
@@ -129,9 +134,29 @@ def corpus(name: object) -> str:
 def accuracies(rows: list[dict]) -> tuple[list[dict[str, str]], list[tuple[str, str]]]:
     """The rows of the table of results, and (measure, protocol) of what stands in it."""
     rows = [row for row in rows if _space(row) not in (*_SPACES, *_GEOMETRY)]
-    table = [_row(row) for row in rows]
-    texts = [escaped(row.get("protocol"), limit=300) for row in rows]
-    return table, list(dict.fromkeys((row["name"], text) for row, text in zip(table, texts) if text))
+    table = [line for same in _by_seed(rows) for line in (*map(_row, same), *_over_seeds(same))]
+    protocols = [(_row(row)["name"], escaped(row.get("protocol"), limit=300)) for row in rows]
+    protocols += [_SEEDS] * any("±" in line["value"] for line in table)
+    return table, [found for found in dict.fromkeys(protocols) if found[1]]
+
+
+def _by_seed(rows: list[dict]) -> list[list[dict]]:
+    """The rows, those together that may differ in value and seed alone."""
+    groups: dict[str, list[dict]] = {}
+    for row in rows:
+        key = json.dumps([row.get(name) for name in _SAME if name not in ("value", "seed")], sort_keys=True)
+        groups.setdefault(key, []).append(row)
+    return list(groups.values())
+
+
+def _over_seeds(same: list[dict]) -> list[dict[str, str]]:
+    """A line with mean and standard deviation of an accuracy that was measured with two seeds or more."""
+    seeds = {number(row.get("seed")) for row in same} - {""}
+    if not task(same[0]) or len(seeds) < 2 or len(seeds) < len(same):
+        return []
+    values = [100 * row["value"] for row in same]
+    value = f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} %"
+    return [_row(same[0]) | {"value": value, "interval": "", "seed": f"{len(seeds)} seeds"}]
 
 
 def information(rows: list[dict]) -> list[dict[str, str]]:
@@ -193,7 +218,8 @@ def alarms(results: dict) -> list[str] | None:
 def _row(row: dict) -> dict[str, str]:
     of, name = row.get("encoder"), task(row)
     branch = f", {escaped(row['branch'])} branch" if row.get("branch") not in (None, "online") else ""
-    data = ", ".join(filter(None, [corpus(row.get("dataset")), escaped(row.get("split"))]))
+    size = f"{number(row['image_size'])} pixels" if number(row.get("image_size")) else ""
+    data = ", ".join(filter(None, [corpus(row.get("dataset")), escaped(row.get("split")), size]))
     low, high = _quantity(row.get("low"), name), _quantity(row.get("high"), name)
     return {
         "name": name or escaped(row["name"]),

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from .arguments import PretrainingArguments
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
 
 DATA_FLAGS = ("dataset_name", "data_files", "data_dir", "train_split", "eval_split", "image_column_name",
               "label_column_name", "image_size", "dataloader_num_workers", "seed", "output_dir")  # fmt: skip
@@ -99,12 +102,21 @@ def data_of(model: str, args: PretrainingArguments) -> dict:
     Raises:
         UserError: as `locate`, and for a `training_args.json` that is not one.
     """
+    from huggingface_hub import try_to_load_from_cache
     from transformers.utils import cached_file
 
     from ..encoders import locate
 
     quiet = {f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "connection_errors")}
-    file = cached_file(locate(model), "training_args.json", **quiet)
+    place = locate(model)
+    file = cached_file(place, "training_args.json", **quiet)
+    if file is None and not Path(place).is_dir() and try_to_load_from_cache(place, "training_args.json") is None:
+        logger.warning(
+            "whether %s held images out cannot be told without the Hub: without a split of their own, --seed %d draws "
+            "them, and what it has trained on may be among them",
+            model,
+            args.seed,
+        )
     try:
         own = json.loads(Path(file).read_text()).get("seed", args.seed) if file else args.seed
     except (ValueError, AttributeError) as error:
