@@ -1,10 +1,17 @@
 """Image corpora: opened through `datasets`, decoded once, and the embedded corpus `shapes`."""
 
+from .bad import POLICIES, BadImages
 from .corpora import Corpus, load_corpus
-from .splits import Part, held_out, open_train_and_held_out, training_batches
-from .store import ImageReader, ImageStore, open_images, storage_size
+from .order import held_out
+from .placement import PLACEMENTS, open_images, storage_size
+from .readers import ImageReader
+from .splits import Part, open_train_and_held_out, training_batches
+from .store import ImageStore
 
 __all__ = [
+    "PLACEMENTS",
+    "POLICIES",
+    "BadImages",
     "Corpus",
     "ImageReader",
     "ImageStore",

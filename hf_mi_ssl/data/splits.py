@@ -1,15 +1,20 @@
 """Which images are trained on and which are held out: a split each, or a part of train that training never sees."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..counter import permutation
 from ..errors import UserError
+from .bad import BadImages, StandIn
 from .corpora import load_corpus
-from .store import ImageReader, ImageStore, batch_indices, open_images, storage_size
+from .order import batch_indices, held_out
+from .placement import open_held_out, open_images, storage_size
+from .readers import TIMEOUT, ImageReader
+from .store import ImageStore
 
 _EVALUATION_SPLITS = ("validation", "valid", "val", "dev", "test")  # the first that exists, where none is named
 _HELD_OUT = 0.1  # of train, where there is none
@@ -18,12 +23,13 @@ _HELD_OUT = 0.1  # of train, where there is none
 @dataclass
 class Part:
     """Images of one split, and which of them are meant: all, or a part. `indices` has shape (n,), on the CPU;
-    `label_names` are those of the data set, or None."""
+    `label_names` are those of the data set, or None; `report` knows the bad images of the data set."""
 
     images: ImageStore | ImageReader
     indices: Tensor
     split: str
     label_names: list[str] | None = None
+    report: BadImages = field(default_factory=BadImages)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -73,15 +79,22 @@ def open_train_and_held_out(
     seed: int,
     device: torch.device,
     num_workers: int = 0,
+    timeout: float = TIMEOUT,
+    placement: str = "auto",
+    cache_dir: str | Path | None = None,
+    on_bad_image: str = "skip",
+    max_bad_fraction: float = 0.01,
+    bad_list: Path | None = None,
     **source,
 ) -> tuple[Part, Part]:
     """The images to train on and those to evaluate on, decoded.
 
-    `source` goes to `load_corpus`. Without `eval_split` the images held out are the validation or test split, or else
-    a tenth of train, drawn by `seed`.
+    `source` goes to `load_corpus`, `placement` and `cache_dir` to `open_images`, and what is said of bad images to
+    `BadImages`. Without `eval_split` the images held out are the validation or test split, or else a tenth of train,
+    drawn by `seed`; bad ones are left out.
 
     Raises:
-        UserError: as `load_corpus` and `ImageStore.build` do.
+        UserError: as `load_corpus`, `open_images` and `BadImages.add` do.
     """
     if eval_split == train_split:
         raise UserError(
@@ -91,17 +104,20 @@ def open_train_and_held_out(
     if eval_split is None:
         others = (split for split in _EVALUATION_SPLITS if split in train.available_splits and split != train_split)
         eval_split = next(others, None)
-    size = storage_size(image_size)
-    images = open_images(train, size, device, num_workers)
+    report = BadImages(on_bad_image, max_bad_fraction, bad_list)
+    size, how = storage_size(image_size), {"cache_dir": cache_dir, "timeout": timeout, "report": report}
+    images = open_images(train, size, device, num_workers, placement=placement, **how)
     if eval_split is None:
         kept, held = held_out(len(train), _HELD_OUT, seed)
-        whole = Part(images, kept, train_split, train.label_names)
-        return whole, replace(whole, indices=held, split=f"{train_split} (a tenth, held out)")
+        held_images, held = open_held_out(train, images, held, seed)
+        held_part = Part(held_images, held, f"{train_split} (a tenth, held out)", train.label_names, report)
+        return Part(images, kept, train_split, train.label_names, report), held_part
     held_corpus = load_corpus(dataset_name, split=eval_split, **source)
-    held_images = open_images(held_corpus, size, device, num_workers)
+    held_images = open_images(held_corpus, size, device, num_workers, placement=placement, **how)
+    held_images, held = open_held_out(held_corpus, held_images, torch.arange(len(held_corpus)), seed)
     return (
-        Part(images, torch.arange(len(train)), train_split, train.label_names),
-        Part(held_images, torch.arange(len(held_corpus)), eval_split, held_corpus.label_names),
+        Part(images, torch.arange(len(train)), train_split, train.label_names, report),
+        Part(held_images, held, eval_split, held_corpus.label_names, report),
     )
 
 
@@ -109,24 +125,15 @@ def training_batches(
     train: Part, steps: Iterable[int], global_batch: int, seed: int, rank: int = 0, world: int = 1
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """For each number of a batch: its epoch, the indices of this process's images, (n,) on the CPU, and the images,
-    uint8 (n, 3, S, S) on the device. A pure function of its arguments."""
+    uint8 (n, 3, S, S) on the device. A pure function of its arguments and, where others stand in for images that
+    cannot be read, of the data."""
     steps = list(steps)
 
-    def chosen(step: int) -> Tensor:
-        return train.indices[batch_indices(len(train), step, global_batch, seed, rank, world)[1]]
+    def chosen(step: int) -> tuple[int, Tensor]:
+        epoch, indices = batch_indices(len(train), step, global_batch, seed, rank, world)
+        return epoch, train.indices[indices]
 
     per_epoch = len(train) // global_batch
-    for step, (indices, images) in zip(steps, train.images.batches(map(chosen, steps))):
+    batches = train.images.batches(map(chosen, steps), StandIn(train.indices, seed))
+    for step, (indices, images) in zip(steps, batches):
         yield step // per_epoch, indices, images
-
-
-def held_out(n: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices to keep and indices to hold out of n, sorted int64, for data sets without a split to evaluate on.
-
-    round(n · fraction) are held out, at least 1; a pure function of its arguments. Raises `UserError` if that leaves
-    nothing to keep."""
-    out = max(1, round(n * fraction))
-    if not 0 < fraction < 1 or out >= n:
-        raise UserError(f"cannot hold out the fraction {fraction} of {n} images; use a fraction between 0 and 1")
-    order = permutation(n, "held out", seed)
-    return order[out:].sort().values, order[:out].sort().values

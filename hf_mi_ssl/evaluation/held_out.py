@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from ..data import Part
@@ -156,7 +156,8 @@ class Evaluation:
         def represent(indices: Tensor, images: Tensor) -> dict[str, Tensor]:
             return {"h": encoder(clean_view(images, self.recipe)).pooler_output.flatten(1)}
 
-        return self._map(represent, part, [encoder])["h"], self._classes_of(part)
+        found, indices = self._map(represent, part, [encoder])
+        return found["h"], self._classes_of(part, indices)
 
     def _pixels(self, part: Part) -> tuple[Tensor, Tensor]:
         """The clean views themselves, (N, 3 · S · S) with S of at most 32, and their labels: what an encoder has to
@@ -165,13 +166,14 @@ class Evaluation:
         part = part.sample(_PIXEL_BYTES // (12 * side * side), self.seed)
 
         def pixels(indices: Tensor, images: Tensor) -> dict[str, Tensor]:
-            return {"x": adaptive_avg_pool2d(clean_view(images, self.recipe), side).flatten(1)}
+            return {"x": F.adaptive_avg_pool2d(clean_view(images, self.recipe), side).flatten(1)}
 
-        return self._map(pixels, part)["x"], self._classes_of(part)
+        found, indices = self._map(pixels, part)
+        return found["x"], self._classes_of(part, indices)
 
-    def _classes_of(self, part: Part) -> Tensor:
-        """The labels of a part as 0 … C − 1, (N,)."""
-        return torch.searchsorted(self.classes, part.labels)
+    def _classes_of(self, part: Part, indices: Tensor) -> Tensor:
+        """The labels of images of a part as 0 … C − 1, (N,)."""
+        return torch.searchsorted(self.classes, part.images.labels[indices])
 
     def _embed(self, branches: Branches) -> dict[str, Tensor]:
         """The two fixed views of the pairs: h_a, h_b (N, H), z_a, z_b (N, D) online, and t_b (N, D) of the target."""
@@ -187,7 +189,7 @@ class Evaluation:
                 found["t_b"] = projector(encoder(views[1]).pooler_output.flatten(1))
             return found
 
-        found = self._map(embed, self.pairs, [module for branch in branches.values() for module in branch])
+        found, _ = self._map(embed, self.pairs, [module for branch in branches.values() for module in branch])
         if not all(embeddings.isfinite().all() for embeddings in found.values()):
             raise UserError(
                 "embeddings are not finite: training has diverged; lower --learning_rate and start again, or resume "
@@ -204,7 +206,7 @@ class Evaluation:
             h = encoder(clean_view(images, self.recipe)).pooler_output.flatten(1)
             return {"h": h, "z": projector(h), "colour": images.float().mean((2, 3)) / 255}
 
-        return self._map(embed, self.pairs, [encoder, projector])
+        return self._map(embed, self.pairs, [encoder, projector])[0]
 
     def _groups(self, branches: Branches) -> dict[str, Tensor]:
         """Many views of each of some images, of the online branch: h (n, q, H) and z (n, q, D)."""
@@ -216,19 +218,31 @@ class Evaluation:
             h = torch.stack([encoder(view).pooler_output.flatten(1) for view in views], 1)
             return {"h": h, "z": torch.stack([projector(one) for one in h.unbind(1)], 1)}
 
-        return self._map(embed, self.pairs.sample(_LIDAR_IMAGES, self.seed), [encoder, projector])
+        return self._map(embed, self.pairs.sample(_LIDAR_IMAGES, self.seed), [encoder, projector])[0]
 
     @torch.no_grad()
-    def _map(self, function: Callable, part: Part, modules: list[nn.Module] = ()) -> dict[str, Tensor]:
-        """`function(indices, images)` of a part in order, on the CPU. Each process does a share, all get the whole."""
+    def _map(self, function: Callable, part: Part, modules: list[nn.Module] = ()) -> tuple[dict[str, Tensor], Tensor]:
+        """`function(indices, images)` of a part in order, and the indices, on the CPU; images that cannot be read are
+        left out. Each process does a share, all get the whole."""
         modes = [(inner, inner.training) for module in modules for inner in module.modules()]
         for module in modules:
             module.eval()
-        n = len(part.indices)
-        share = -(-n // num_processes())
-        padded = torch.cat([part.indices, part.indices[:1].expand(share * num_processes() - n)])
-        mine = padded[process_index() * share : (process_index() + 1) * share]
-        batches = [function(*batch) for batch in part.images.batches(mine.split(self.batch_size))]
+        share = -(-len(part) // num_processes())
+        mine = part.indices[process_index() * share : (process_index() + 1) * share]
+        some = mine if len(mine) else part.indices[:1]  # where the others have taken all, to be thrown away
+        batches = [(i, function(i, images)) for i, images in part.images.batches(some.split(self.batch_size))]
         for inner, was_training in modes:
             inner.training = was_training
-        return {name: gather(torch.cat([batch[name].float() for batch in batches]))[:n].cpu() for name in batches[0]}
+        if not batches:
+            raise UserError(f"none of {len(some)} images of {part.split} can be read", exit_code=1)
+        found = {name: torch.cat([batch[name].float() for _, batch in batches]) for name in batches[0][1]}
+        device = next(iter(found.values())).device
+        indices = torch.cat([i for i, _ in batches]).to(device)[: len(mine)]
+
+        def whole(x: Tensor) -> Tensor:
+            missing = share - len(indices)
+            return gather(F.pad(x[: len(indices)], (0, 0) * (x.ndim - 1) + (0, missing)) if missing else x)
+
+        good = whole(torch.ones(len(indices), device=device)) > 0
+        pick = (lambda x: whole(x).cpu()) if good.all() else (lambda x: whole(x)[good].cpu())
+        return {name: pick(x) for name, x in found.items()}, pick(indices)

@@ -4,6 +4,7 @@ from .arguments import PretrainingArguments, parse_arguments
 from .cached_gradients import forward_backward
 from .checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from .classification import ViewTrainer, classes_of, fine_tune, score
+from .data_state import DataState
 from .downstream import (
     DATA_FLAGS,
     DownstreamParser,
@@ -20,6 +21,7 @@ from .state import TrainingState, build_seeded, seed_everything
 
 __all__ = [
     "DATA_FLAGS",
+    "DataState",
     "DownstreamParser",
     "MetricsLog",
     "Plan",

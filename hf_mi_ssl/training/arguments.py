@@ -46,7 +46,16 @@ class PretrainingArguments:
     eval_split: str | None = _flag("split to evaluate on; default: validation or test, else a part of train")
     image_column_name: str | None = _flag("column of the images; default: the only image column")
     label_column_name: str | None = _flag("column of the labels, for evaluation only; default: the only label column")
+    data_placement: str = _flag(
+        "where pixels are: on the device, in memory (a file, decoded once), or streamed (decoded for each batch); "
+        "auto: the first that fits", "auto", choices=["auto", "device", "memory", "stream"],
+    )  # fmt: skip
+    data_cache_dir: str | None = _flag("directory of those files; default: in the cache of `datasets`")
     dataloader_num_workers: int = _flag("processes that decode images", 2)
+    dataloader_timeout: float = _flag("seconds that they may take for a batch", 120.0)
+    on_bad_image: str = _flag("an image that cannot be read: skip (another stands in) or error", "skip",
+                              choices=["skip", "error"])  # fmt: skip
+    max_bad_fraction: float = _flag("of the images of a split that may be bad; above it the run ends", 0.01)
     # the optimisation
     per_device_train_batch_size: int = _flag("images per process and step; N is this times the processes", 64)
     contrast_batch_size: int | None = _flag("images that one loss compares; more than fit: in parts, cached gradients")
@@ -87,13 +96,16 @@ class PretrainingArguments:
     def __post_init__(self):
         for name in ("image_size", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs",
                      "max_train_steps", "max_grad_norm", "contrast_batch_size", "checkpointing_steps",
-                     "checkpoints_total_limit", "eval_steps", "hub_revision_epochs"):  # fmt: skip
+                     "checkpoints_total_limit", "eval_steps", "hub_revision_epochs",
+                     "dataloader_timeout"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise UserError(f"--{name} must be above 0, got {getattr(self, name)}")
         for name in ("learning_rate", "weight_decay", "weight_decay_end", "warmup_epochs", "freeze_prototypes_epochs",
                      "mi_steps", "dataloader_num_workers", "local_views"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise UserError(f"--{name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise UserError(f"--max_bad_fraction must be from 0 to 1, got {self.max_bad_fraction}")
         if not 0 <= self.momentum < 1:
             raise UserError(f"--momentum must be at least 0 and below 1, got {self.momentum}")
         if self.local_views and self.local_view_size is None:
@@ -122,9 +134,11 @@ class PretrainingArguments:
     def data_arguments(self) -> dict:
         """What the data are opened with."""
         names = ("dataset_name", "data_dir", "train_split", "eval_split", "image_column_name", "label_column_name",
-                 "image_size", "seed")  # fmt: skip
+                 "image_size", "seed", "on_bad_image", "max_bad_fraction")  # fmt: skip
         chosen = {name: getattr(self, name) for name in names}
-        return chosen | {"data_files": self.files, "num_workers": self.dataloader_num_workers}
+        chosen |= {"placement": self.data_placement, "cache_dir": self.data_cache_dir}
+        chosen |= {"num_workers": self.dataloader_num_workers, "timeout": self.dataloader_timeout}
+        return chosen | {"data_files": self.files}
 
     @property
     def draws_images(self) -> bool:
@@ -140,6 +154,7 @@ class PretrainingArguments:
     def identity(self) -> dict:
         """The arguments that decide what a run computes: what a checkpoint must share with the run that resumes it."""
         free = {"output_dir", "resume_from_checkpoint", "report_to", "dataloader_num_workers", "checkpointing_steps",
+                "data_placement", "data_cache_dir", "dataloader_timeout", "on_bad_image", "max_bad_fraction",
                 "checkpoints_total_limit", "per_device_train_batch_size", "compile",
                 "data_dir", "data_files", "eval_steps", "mi_steps", "stop_on_collapse", "show_images", "imported",
                 "push_to_hub", "hub_model_id", "hub_private_repo", "hub_revision_epochs"}  # fmt: skip

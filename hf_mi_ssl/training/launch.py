@@ -78,8 +78,8 @@ def announce(args: PretrainingArguments, plan: Plan, accelerator: Accelerator, m
         f"held out: {len(held):,} of {held.split}\n"
         f"{args.init_from or args.encoder}, {learned / 1e6:.1f} M parameters; {plan.steps:,} steps of "
         f"{plan.images_per_step:,} images, {plan.epoch(plan.steps):g} epochs\n"
-        f"{processes} on {accelerator.device.type}, precision {accelerator.mixed_precision}"
-        + (f"; resuming after step {start:,}" if start else "")
+        f"{processes} on {accelerator.device.type}, precision {accelerator.mixed_precision}; pixels "
+        f"{train.images.where}" + (f"; resuming after step {start:,}" if start else "")
     )
     if plan.accumulation > 1:
         accelerator.print(

@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingState:
-    """The model, the optimiser and, for fp16, the gradient scaler of a run. Nothing else has a state: order, views,
-    learning rate and momentum are functions of the step, and the ambient generator is set at each step.
+    """The model, the optimiser, the state of the data and, for fp16, the gradient scaler of a run. Nothing else has
+    one: order, views, learning rate and momentum are functions of the step, and the ambient generator is set at each.
 
     A checkpoint records the arguments that decide what is computed; a run that differs in them cannot resume from it.
     """
@@ -39,9 +39,9 @@ class TrainingState:
         self.parts = parts | scaler
 
     def save(self, step: int) -> None:
-        """Write a checkpoint, on the first process only: the others hold the same."""
+        """Write a checkpoint, on the first process only: the others hold the same, or have sent it."""
+        states = {name: part.state_dict() for name, part in self.parts.items()}
         if self.accelerator.is_main_process:
-            states = {name: part.state_dict() for name, part in self.parts.items()}
             save_checkpoint(self.root, step, states, {"identity": self.identity}, self.limit)
         self.accelerator.wait_for_everyone()
 
@@ -66,7 +66,7 @@ class TrainingState:
             changes = ", ".join(f"{key} {theirs.get(key)!r} → {self.identity.get(key)!r}" for key in different)
             raise UserError(f"{path} belongs to another run ({changes}): give its arguments, or another --output_dir")
         for name, part in self.parts.items():
-            part.load_state_dict(states[name])
+            part.load_state_dict(states.get(name, {}))
         _lay_out_like_parameters(self.parts["optimizer"])
         return record["step"]
 
