@@ -4,8 +4,8 @@ from .bad import POLICIES, BadImages
 from .corpora import Corpus, load_corpus
 from .order import held_out
 from .placement import PLACEMENTS, open_images, storage_size
-from .readers import ImageReader
-from .splits import Part, open_train_and_held_out, training_batches
+from .readers import ImageReader, read_all
+from .splits import Part, evaluation_split, open_train_and_held_out, training_batches
 from .store import ImageStore
 
 __all__ = [
@@ -16,10 +16,12 @@ __all__ = [
     "ImageReader",
     "ImageStore",
     "Part",
+    "evaluation_split",
     "held_out",
     "load_corpus",
     "open_images",
     "open_train_and_held_out",
+    "read_all",
     "storage_size",
     "training_batches",
 ]

@@ -15,6 +15,7 @@ from .bad import BadImages, BadRow, StandIn
 from .corpora import Corpus
 from .shapes import ShapesCorpus
 
+_CHUNK = 64  # images that a worker reads at once
 _POLL = 1  # seconds between looks at the workers
 TIMEOUT = 120.0  # seconds for a batch
 
@@ -155,6 +156,15 @@ def ahead(batches: Iterator[tuple], device: torch.device) -> Iterator[tuple]:
                 batch[-1].record_stream(current)
             coming = pool.submit(fetch)
             yield batch
+
+
+def read_all(corpus: Corpus | ShapesCorpus, num_workers: int, timeout: float, report: BadImages) -> Iterator[int]:
+    """Decode every image and keep none, only the bad ones' names; the numbers of images read, as it goes on."""
+    chunks = torch.arange(len(corpus)).split(_CHUNK)
+    orders = ((None, chunk) for chunk in chunks)
+    for chunk, batch in zip(chunks, in_workers(Squares(corpus, 8), orders, num_workers, timeout)):
+        report.add(corpus.split, batch.bad, len(corpus))
+        yield len(chunk)
 
 
 class ImageReader:

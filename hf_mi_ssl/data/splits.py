@@ -10,10 +10,11 @@ from torch import Tensor
 from ..counter import permutation
 from ..errors import UserError
 from .bad import BadImages, StandIn
-from .corpora import load_corpus
+from .corpora import Corpus, load_corpus
 from .order import batch_indices, held_out
 from .placement import open_held_out, open_images, storage_size
 from .readers import TIMEOUT, ImageReader
+from .shapes import ShapesCorpus
 from .store import ImageStore
 
 _EVALUATION_SPLITS = ("validation", "valid", "val", "dev", "test")  # the first that exists, where none is named
@@ -101,9 +102,7 @@ def open_train_and_held_out(
             f"{train_split!r} cannot be both: what is held out must not be trained on; give an --eval_split"
         )
     train = load_corpus(dataset_name, split=train_split, **source)
-    if eval_split is None:
-        others = (split for split in _EVALUATION_SPLITS if split in train.available_splits and split != train_split)
-        eval_split = next(others, None)
+    eval_split = eval_split or evaluation_split(train)
     report = BadImages(on_bad_image, max_bad_fraction, bad_list)
     size, how = storage_size(image_size), {"cache_dir": cache_dir, "timeout": timeout, "report": report}
     images = open_images(train, size, device, num_workers, placement=placement, **how)
@@ -119,6 +118,12 @@ def open_train_and_held_out(
         Part(images, torch.arange(len(train)), train_split, train.label_names, report),
         Part(held_images, held, eval_split, held_corpus.label_names, report),
     )
+
+
+def evaluation_split(train: Corpus | ShapesCorpus) -> str | None:
+    """The split to evaluate on where none is named: validation or test, if there is one beside that of `train`."""
+    others = (split for split in _EVALUATION_SPLITS if split in train.available_splits and split != train.split)
+    return next(others, None)
 
 
 def training_batches(
