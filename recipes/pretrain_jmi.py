@@ -52,7 +52,7 @@ def main(args: PretrainingArguments) -> None:
     output_dir, device = Path(args.output_dir), accelerator.device
     bad_list = output_dir / "bad_images.jsonl" if accelerator.is_main_process else None
     train, held = open_train_and_held_out(**args.data_arguments(), bad_list=bad_list, device=device)
-    plan = Plan(args, len(train), accelerator.num_processes)
+    plan = Plan(args, train.num_images, accelerator.num_processes)
     model = globalize_batch_norm(build_seeded(args.seed, JMIForPreTraining, config))
     if initial:
         model.start_from(initial)

@@ -263,7 +263,7 @@ def test_the_choice_follows_what_is_free(good, monkeypatch, caplog):
         ({"meta": needed - 1, "cpu": needed}, "decoded once, in memory"),
         ({"meta": needed - 1, "cpu": needed - 1}, "decoded for each batch"),
     ):
-        monkeypatch.setattr(placement, "_memory_limit", lambda device, limits=limits: limits[device.type])
+        monkeypatch.setattr(placement, "memory_limit", lambda device, limits=limits: limits[device.type])
         open_images(corpus, SIZE, gpu)
         assert caplog.messages[-1].endswith(expected)
     with pytest.raises(UserError, match="do not fit on meta.* --data_placement memory"):

@@ -85,7 +85,8 @@ class BadImages:
             if len(self.found) <= _NAMED:
                 more = "; further ones are not named here" if len(self.found) == _NAMED else ""
                 logger.warning("bad image left out: %s%s", said, more)
-        self.limits[split] = self.max_fraction * (max(read, _FIRST) if total is None else total)
+        limit = self.max_fraction * (max(read, _FIRST) if total is None else total)
+        self.limits[split] = max(limit, self.limits.get(split, 0.0))  # of a sample first, then of the whole
         self.check()
 
     def check(self) -> None:

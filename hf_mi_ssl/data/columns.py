@@ -9,6 +9,8 @@ from torch import Tensor
 
 from ..errors import UserError, unknown
 
+_LABELS = ("label", "labels", "cls", "json.label", "json.cls")  # the last of webdataset
+
 
 def _kind(feature: object) -> str:
     return getattr(feature, "dtype", None) or type(feature).__name__
@@ -41,10 +43,11 @@ def image_column(features: Mapping, name: str | None) -> str:
 def label_column(features: Mapping, name: str | None) -> str | None:
     import datasets
 
+    features = _with_json(features)
     if name is not None and name not in features:
         raise unknown("label column", name, features)
     classes = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    likely = [c for c in ("label", "labels") if c in features and re.match("u?int|.*string", _kind(features[c]))]
+    likely = [c for c in _LABELS if c in features and re.match("u?int|.*string", _kind(features[c]))]
     return name or (classes[0] if len(classes) == 1 else next(iter(likely), None))
 
 
@@ -54,18 +57,38 @@ def labels_of(splits: Mapping, split: str, name: str | None, folder: Path | None
     column = label_column(features, name)
     if column is None:
         return None, None
-    names = getattr(features[column], "names", None)
+    names = getattr(_with_json(features)[column], "names", None)
     if folder and names and len(splits) > 1 and all((folder / label).is_dir() for label in names):
         return None, None  # datasets takes the folders of the splits for classes where there are no class folders
-    kind = _kind(features[column])
-    tables = {key: rows.with_format("arrow")[:] for key, rows in splits.items() if column in rows.features}
-    values = {key: table[column] for key, table in tables.items()}
+    tables = {key: rows.with_format("arrow")[:] for key, rows in splits.items() if column in _with_json(rows.features)}
+    values = {key: _values(table, column) for key, table in tables.items()}
+    vocabulary = {value for each in values.values() for value in each.unique().to_pylist()} - {None}
+    labels, found = as_labels(values[split].to_pylist(), features, column, vocabulary)
+    return (labels, found) if (labels >= 0).any() else (None, None)
+
+
+def as_labels(values: list, features: Mapping, column: str, vocabulary: set) -> tuple[Tensor, list[str] | None]:
+    """The values of a label column as int64, −1 where there is none, and their names; strings become their number in
+    the sorted vocabulary. Raises `UserError` for a column of anything but integers or strings."""
+    feature = _with_json(features)[column]
+    kind = _kind(feature)
     if "string" in kind:
-        names = sorted({value for each in values.values() for value in each.unique().to_pylist()} - {None})
+        names = sorted(vocabulary)
         ids = {value: i for i, value in enumerate(names)}
-        labels = torch.tensor([ids.get(value, -1) for value in values[split].to_pylist()])
-    elif re.match("u?int|bool", kind):
-        labels = torch.tensor([-1 if value is None else int(value) for value in values[split].to_pylist()])
-    else:
-        raise UserError(f"label column {column!r} holds {kind}; choose one of integers or strings")
-    return (labels, names) if (labels >= 0).any() else (None, None)
+        return torch.tensor([ids.get(value, -1) for value in values]), names
+    if re.match("u?int|bool", kind):
+        labels = torch.tensor([-1 if value is None else int(value) for value in values])
+        return labels, getattr(feature, "names", None)
+    raise UserError(f"label column {column!r} holds {kind}; choose one of integers or strings")
+
+
+def _with_json(features: Mapping) -> dict[str, object]:
+    """The columns, and the fields of the JSON that webdataset keeps beside an image, as `json.<field>`."""
+    fields = features.get("json")
+    return dict(features) | ({f"json.{key}": kind for key, kind in fields.items()} if isinstance(fields, dict) else {})
+
+
+def _values(table, column: str):
+    import pyarrow.compute as pc
+
+    return table[column] if column in table.column_names else pc.struct_field(table["json"], column[len("json.") :])

@@ -7,7 +7,7 @@ row is opened only if it is a local file of the corpus itself: strangers wrote t
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
@@ -19,9 +19,11 @@ from torch import Tensor
 from ..errors import UserError
 from .bad import BadRow
 from .columns import image_column, labels_of
-from .images import BadImageError, as_cell, decode_cell, to_square
+from .images import BadImageError, Cell, as_cell, decode_cell, to_square
 from .shapes import ShapesCorpus
 
+LOCAL = ("imagefolder", "parquet", "webdataset")  # builders of `datasets` that read files one names
+_EVALUATION_SPLITS = ("validation", "valid", "val", "dev", "test")
 DataFiles = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 
 
@@ -47,7 +49,7 @@ class Corpus:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def _cells(self, indices: list[int]) -> list[tuple[bytes | None, str | None]]:
+    def _cells(self, indices: list[int]) -> list[Cell]:
         cells = self._rows[indices][self._column].to_pylist()  # one read of Arrow for the whole batch
         return [as_cell(cell) for cell in cells]
 
@@ -94,7 +96,7 @@ def _quiet_unless_terminal() -> Iterator[None]:
             enable_progress_bars()
 
 
-def _local_files(data_files: DataFiles) -> list[str]:
+def local_files(data_files: DataFiles) -> list[str]:
     """The local files that data_files names, patterns expanded. Raises `UserError` for what does not exist."""
     values = data_files.values() if isinstance(data_files, Mapping) else [data_files]
     names = [name for value in values for name in ([value] if isinstance(value, str) else value)]
@@ -111,25 +113,24 @@ def _arguments(
     name: str, data_files: DataFiles | None, data_dir: str | None
 ) -> tuple[dict[str, object], list[str] | None]:
     """The arguments of `datasets.load_dataset`, and the folders that paths in rows may point into."""
-    if name == "webdataset":
-        raise UserError("webdataset is not supported yet; use imagefolder or parquet")
-    if name in ("imagefolder", "parquet"):
+    if name in LOCAL:
         if data_files is None and data_dir is None:
-            way = "--data_dir DIR" if name == "imagefolder" else "--data_files train=A.parquet test=B.parquet"
+            ending = {"parquet": "parquet", "webdataset": "tar"}.get(name)
+            way = f"--data_files train=A.{ending} test=B.{ending}" if ending else "--data_dir DIR"
             raise UserError(f"{name} needs the place of the data: give {way}")
     elif Path(name).is_dir():
         name, data_dir = "imagefolder", data_dir or name
     elif Path(name).is_absolute() or name.startswith((".", "~")):
         raise UserError(f"directory {name!r} does not exist; give a folder of images or the name of a Hub data set")
-    local = name in ("imagefolder", "parquet")
+    local = name in LOCAL
     if local and data_dir is not None and not Path(data_dir).is_dir():
         raise UserError(f"directory {data_dir!r} does not exist; check --data_dir (relative to {os.getcwd()})")
     folders = None if name == "imagefolder" else []
     if local and data_files is not None and data_dir is None:
-        files = _local_files(data_files)
+        files = local_files(data_files)
         if folders is not None:
             folders = sorted({os.path.dirname(os.path.abspath(file)) for file in files})
-    elif name == "parquet":
+    elif name in ("parquet", "webdataset"):
         folders = [data_dir]
     return {"path": name, "data_files": data_files, "data_dir": data_dir}, folders
 
@@ -159,6 +160,24 @@ def _load(name: str, arguments: Mapping[str, object]) -> Mapping:
         raise UserError(f"cannot load {name!r} from {where}: {reason}; check that the data are whole") from error
 
 
+def evaluation_split(available: Iterable[str], train_split: str) -> str | None:
+    """The split to evaluate on where none is named: validation or test, if there is one beside `train_split`."""
+    return next((split for split in _EVALUATION_SPLITS if split in available and split != train_split), None)
+
+
+def load_splits(
+    dataset_name: str, data_files: DataFiles | None, data_dir: str | None, split: str, streaming: bool = False
+) -> tuple[Mapping, list[str] | None, Path | None]:
+    """The splits of a data set as `datasets` has them, the folders that paths in rows may point into (None: any), and
+    the folder of an imagefolder. Raises `UserError` as `load_corpus` does, for a missing `split` too."""
+    arguments, folders = _arguments(dataset_name, data_files, data_dir)
+    splits = _load(dataset_name, arguments | ({"streaming": True} if streaming else {}))
+    if split not in splits:
+        raise UserError(f"{dataset_name!r} has no split {split!r}; its splits: {', '.join(splits)}")
+    folder = Path(data_dir or dataset_name) if arguments["path"] == "imagefolder" else None
+    return splits, folders, folder
+
+
 def load_corpus(
     dataset_name: str,
     *,
@@ -168,21 +187,18 @@ def load_corpus(
     image_column_name: str | None = None,
     label_column_name: str | None = None,
 ) -> Corpus | ShapesCorpus:
-    """One split of the corpus `dataset_name`: a Hub id, `imagefolder`, `parquet`, `shapes`, or a folder of images.
+    """One split of the corpus `dataset_name`: a Hub id, `imagefolder`, `parquet`, `webdataset`, `shapes`, or a folder.
 
     The image column, if not named, is the one that holds images; labels are those of the named column, else the only
-    column of class labels, else an integer or string column `label` or `labels`, else None. Strings become the ids of
-    their sorted values over all splits. Raises `UserError` (exit code 2) for what does not exist or cannot be read.
+    column of class labels, else an integer or string column `label`, `labels`, or, of webdataset, `cls` or the field
+    `label` or `cls` of its JSON, else None. Strings become the ids of their sorted values over all splits. Raises
+    `UserError` (exit code 2) for what does not exist or cannot be read.
     """
     if dataset_name == "shapes":
         return ShapesCorpus(split)
-    arguments, folders = _arguments(dataset_name, data_files, data_dir)
-    splits = _load(dataset_name, arguments)
-    if split not in splits:
-        raise UserError(f"{dataset_name!r} has no split {split!r}; its splits: {', '.join(splits)}")
+    splits, folders, folder = load_splits(dataset_name, data_files, data_dir, split)
     if len(splits[split]) == 0:
         raise UserError(f"the split {split!r} of {dataset_name!r} holds no rows; choose another: {', '.join(splits)}")
-    folder = Path(data_dir or dataset_name) if arguments["path"] == "imagefolder" else None
     corpus = Corpus(dataset_name, split, splits, image_column(splits[split].features, image_column_name), folders)
     corpus.labels, corpus.label_names = labels_of(splits, split, label_column_name, folder)
     return corpus

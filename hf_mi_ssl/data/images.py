@@ -18,6 +18,7 @@ from torch import Tensor
 from ..errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+Cell = tuple[bytes | None, str | None]  # of a row: an image's bytes, and its path
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 1_000_000_000  # of a file
 _EMBED = "embed the image's bytes in the data"
@@ -110,7 +111,7 @@ def own_file(path: str, folders: list[str] | None) -> str:
     raise BadImageError("foreign path", "not a file in the folder of the data", _EMBED)
 
 
-def as_cell(cell: object) -> tuple[bytes | None, str | None]:
+def as_cell(cell: object) -> Cell:
     """The bytes and the path of a row's cell, which is a struct of both or bytes alone."""
     return (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
 

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 PLACEMENTS = ("auto", "device", "memory", "stream")
 
 
-def _memory_limit(device: torch.device) -> int:
+def free_memory(device: torch.device) -> int:
     """Half of the bytes that are free on the device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 2
@@ -60,14 +60,14 @@ def open_images(
         UserError: as `ImageStore.build`, and for a `device` on which the pixels do not fit.
     """
     device, report = torch.device(device), report or BadImages()
-    limit = _memory_limit(torch.device("cpu")) if memory_limit is None else memory_limit
+    limit = free_memory(torch.device("cpu")) if memory_limit is None else memory_limit
     needed = len(corpus) * 3 * size * size
-    fits = device.type != "cpu" and needed <= _memory_limit(device)
+    fits = device.type != "cpu" and needed <= free_memory(device)
     if placement == "device" and device.type == "cpu":
         placement = "memory"
     if placement == "device" and not fits:
         raise UserError(
-            f"{needed / 1e9:.2f} GB of pixels do not fit on {device}, {_memory_limit(device) / 1e9:.2f} GB of which "
+            f"{needed / 1e9:.2f} GB of pixels do not fit on {device}, {free_memory(device) / 1e9:.2f} GB of which "
             "may be taken: give --data_placement memory"
         )
     chosen = ("device" if fits else "memory" if needed <= limit else "stream") if placement == "auto" else placement
@@ -111,7 +111,7 @@ def open_held_out(
     """The images of `rows`, sorted int64 (n,), which are read again and again: decoded once whatever the placement;
     and those rows that are not bad. Of what does not fit into half of the memory that is free it is a sample."""
     if not isinstance(images, ImageStore):
-        most = _memory_limit(torch.device("cpu")) // (3 * images.size**2)
+        most = free_memory(torch.device("cpu")) // (3 * images.size**2)
         if len(rows) > most:
             logger.warning("%d of %d held-out images fit into memory: a sample", most, len(rows))
             rows = rows[permutation(len(rows), "held out sample", seed)[:most].sort().values]

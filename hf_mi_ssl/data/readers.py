@@ -66,9 +66,11 @@ def _as_it_is(batch: T) -> T:
     return batch
 
 
-def in_workers(dataset: Dataset, orders: Iterable | None, num_workers: int, timeout: float = TIMEOUT) -> Iterator:
+def in_workers(
+    dataset: Dataset, orders: Iterable | None, num_workers: int, timeout: float = TIMEOUT, prefetch: int = 2
+) -> Iterator:
     """What the dataset makes of each of `orders`, or, where it is iterable, yields, by `num_workers` processes (0: by
-    this one).
+    this one), each `prefetch` ahead.
 
     Raises:
         UserError: that came from a worker; with exit code 1, for a worker that died, or gave nothing in `timeout`
@@ -86,6 +88,7 @@ def in_workers(dataset: Dataset, orders: Iterable | None, num_workers: int, time
         num_workers=num_workers,
         collate_fn=_as_it_is,
         timeout=_POLL if num_workers else 0,
+        prefetch_factor=prefetch if num_workers else None,
         generator=torch.Generator(),  # or it would draw its workers' seeds from the ambient generator
         **({"batch_size": None} if orders is None else {"batch_sampler": noted()}),
     )

@@ -39,13 +39,18 @@ class PretrainingArguments:
     local_views: int = _flag("small views of each image beside the two", 0)
     local_view_size: int | None = _flag("side of local views in pixels; default: about 3/7 of --image_size")
     # the data
-    dataset_name: str = _flag("Hub id, local directory, imagefolder, parquet, or shapes (embedded)", "shapes")
+    dataset_name: str = _flag(
+        "Hub id, local directory, imagefolder, parquet, webdataset, or shapes (embedded)", "shapes"
+    )
     data_files: list[str] = _pairs("files of a split, e.g. train=a.parquet test=b.parquet, or train='[a, b]'")
-    data_dir: str | None = _flag("directory of an imagefolder or parquet data set")
+    data_dir: str | None = _flag("directory of an imagefolder, parquet or webdataset")
     train_split: str = _flag("split to train on; its labels are never used for that", "train")
     eval_split: str | None = _flag("split to evaluate on; default: validation or test, else a part of train")
     image_column_name: str | None = _flag("column of the images; default: the only image column")
     label_column_name: str | None = _flag("column of the labels, for evaluation only; default: the only label column")
+    streaming: bool = _flag("read shards as they come, never the whole; where the number of images is unknown, "
+                            "give --max_train_steps", False)  # fmt: skip
+    shuffle_buffer_size: int = _flag("images of a process that are shuffled together in streaming", 4096)
     data_placement: str = _flag(
         "where pixels are: on the device, in memory (a file, decoded once), or streamed (decoded for each batch); "
         "auto: the first that fits", "auto", choices=["auto", "device", "memory", "stream"],
@@ -97,7 +102,7 @@ class PretrainingArguments:
         for name in ("image_size", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs",
                      "max_train_steps", "max_grad_norm", "contrast_batch_size", "checkpointing_steps",
                      "checkpoints_total_limit", "eval_steps", "hub_revision_epochs",
-                     "dataloader_timeout"):  # fmt: skip
+                     "dataloader_timeout", "shuffle_buffer_size"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise UserError(f"--{name} must be above 0, got {getattr(self, name)}")
         for name in ("learning_rate", "weight_decay", "weight_decay_end", "warmup_epochs", "freeze_prototypes_epochs",
@@ -134,7 +139,8 @@ class PretrainingArguments:
     def data_arguments(self) -> dict:
         """What the data are opened with."""
         names = ("dataset_name", "data_dir", "train_split", "eval_split", "image_column_name", "label_column_name",
-                 "image_size", "seed", "on_bad_image", "max_bad_fraction")  # fmt: skip
+                 "image_size", "seed", "on_bad_image", "max_bad_fraction", "streaming",
+                 "shuffle_buffer_size")  # fmt: skip
         chosen = {name: getattr(self, name) for name in names}
         chosen |= {"placement": self.data_placement, "cache_dir": self.data_cache_dir}
         chosen |= {"num_workers": self.dataloader_num_workers, "timeout": self.dataloader_timeout}
@@ -158,6 +164,7 @@ class PretrainingArguments:
                 "checkpoints_total_limit", "per_device_train_batch_size", "compile",
                 "data_dir", "data_files", "eval_steps", "mi_steps", "stop_on_collapse", "show_images", "imported",
                 "push_to_hub", "hub_model_id", "hub_private_repo", "hub_revision_epochs"}  # fmt: skip
+        free |= set() if self.streaming else {"streaming", "shuffle_buffer_size"}
         return {key: value for key, value in self.to_dict().items() if key not in free}
 
 

@@ -24,7 +24,7 @@ def check_data(argv: list[str]) -> int:
         names = ("dataset_name", "data_dir", "data_files", "image_column_name", "label_column_name")
         source = {name: args.data_arguments()[name] for name in names}
         train = load_corpus(split=args.train_split, **source)
-        splits = [args.train_split, args.eval_split or evaluation_split(train)]
+        splits = [args.train_split, args.eval_split or evaluation_split(train.available_splits, args.train_split)]
         total = 0
         for split in filter(None, splits):
             corpus = train if split == args.train_split else load_corpus(split=split, **source)

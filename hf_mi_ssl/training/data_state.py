@@ -1,15 +1,20 @@
-"""What a run has to keep of its data: which images are bad, as every process found them."""
+"""What a run has to keep of its data: which images are bad, and how far each process has read a stream."""
+
+import logging
 
 from accelerate.utils import gather_object
 
 from ..data import Part
+from ..distributed import num_processes, process_index
+
+logger = logging.getLogger(__name__)
 
 
 class DataState:
     """A part of a `TrainingState`, beside model and optimiser. Its methods are for all processes together."""
 
     def __init__(self, train: Part):
-        self.report = train.report
+        self.report, self.stream = train.report, train.stream
 
     def bad_images(self) -> dict[str, int]:
         """How many bad images of which kind all processes have found so far; writes their list.
@@ -28,7 +33,20 @@ class DataState:
 
     def state_dict(self) -> dict:
         self.bad_images()
-        return {"bad": self.report.entries()}
+        positions = gather_object([self.stream.positions]) if self.stream else None
+        return {"bad": self.report.entries(), "positions": positions}
 
     def load_state_dict(self, state: dict) -> None:
         self.report.merge([state.get("bad", [])])
+        positions = state.get("positions")
+        if not self.stream or not positions:
+            return
+        if len(positions) == num_processes():
+            self.stream.positions = positions[process_index()]
+            return
+        self.stream.first_epoch = 1 + max(lane["epoch"] for lanes in positions for lane in lanes)
+        if process_index() == 0:
+            logger.warning(
+                "the stream was read by %d processes and now is by %d: the order of images differs from here on, and "
+                "begins with the next epoch", len(positions), num_processes()
+            )  # fmt: skip
