@@ -51,8 +51,8 @@ def main(args: PretrainingArguments) -> None:
     accelerator = build_accelerator(args, branches_take_turns=config.target == "gradient")
     hub = Publisher(args, accelerator.is_main_process)
     output_dir, device = Path(args.output_dir), accelerator.device
-    bad_list = output_dir / "bad_images.jsonl" if accelerator.is_main_process else None
-    train, held = open_train_and_held_out(**args.data_arguments(), bad_list=bad_list, device=device)
+    named = {"bad_list": output_dir / "bad_images.jsonl", "speaks": accelerator.is_main_process}
+    train, held = open_train_and_held_out(**args.data_arguments(), **named, device=device)
     plan = Plan(args, train.num_images, accelerator.num_processes)
     model = globalize_batch_norm(build_seeded(args.seed, SDMIForPreTraining, config))
     if initial:

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import shutil
 
 import datasets
 import pytest
@@ -19,6 +20,9 @@ from hf_mi_ssl.data.placement import open_images
 from hf_mi_ssl.data.readers import ImageReader
 from hf_mi_ssl.data.store import ImageStore, default_cache_dir
 from hf_mi_ssl.errors import UserError
+from hf_mi_ssl.evaluation import Evaluation
+from hf_mi_ssl.views import view_recipes
+from tests.conftest import small_model
 
 SIZE, N = 8, 40
 BAD = {3: b"", 17: b"<html>404</html>"}
@@ -56,10 +60,9 @@ def parts_of(folder, placement, num_workers=0, **more):
         eval_split=None,
         image_size=SIZE,
         seed=1,
-        device=torch.device("cpu"),
         placement=placement,
         num_workers=num_workers,
-        **{"max_bad_fraction": 0.1} | more,
+        **{"device": torch.device("cpu"), "max_bad_fraction": 0.1} | more,
     )
 
 
@@ -263,7 +266,7 @@ def test_the_choice_follows_what_is_free(good, monkeypatch, caplog):
         ({"meta": needed - 1, "cpu": needed}, "decoded once, in memory"),
         ({"meta": needed - 1, "cpu": needed - 1}, "decoded for each batch"),
     ):
-        monkeypatch.setattr(placement, "memory_limit", lambda device, limits=limits: limits[device.type])
+        monkeypatch.setattr(placement, "free_memory", lambda device, limits=limits: limits[device.type])
         open_images(corpus, SIZE, gpu)
         assert caplog.messages[-1].endswith(expected)
     with pytest.raises(UserError, match="do not fit on meta.* --data_placement memory"):
@@ -296,6 +299,34 @@ def test_bad_images_are_named_once_counted_and_listed(with_bad, tmp_path, caplog
         said = [message for message in caplog.messages if message.startswith("bad image left out")]
         assert len(said) == 2
         listed.unlink()
+
+
+def test_probes_learn_from_good_images_under_their_own_labels(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "labelled")
+    for split, name in (("train", "red/003.png"), ("train", "green/000.png"), ("test", "red/001.png")):
+        (tmp_path / "labelled" / split / name).write_bytes(b"")
+    encoder = small_model("jmi").encoder
+    found = []
+    for where in ("memory", "stream"):
+        train, held = parts_of(tmp_path / "labelled", where)
+        assert (len(train.labelled()), len(held.labelled())) == (96, 31)
+        evaluation = Evaluation(train, held, view_recipes("moco", SIZE), seed=0, batch_size=7)
+        found.append([evaluation._represent(encoder, part) for part in evaluation.parts])
+    for (h, labels), (same_h, same_labels) in zip(*found):
+        assert torch.equal(h, same_h)
+        assert torch.equal(labels, same_labels)
+    (_, of_train), (_, of_test) = found[0]
+    assert [of_train.bincount().tolist(), of_test.bincount().tolist()] == [[47, 47], [16, 15]]
+
+
+@pytest.mark.gpu
+def test_batches_on_an_accelerator_are_those_of_the_cpu(with_bad):
+    expected = batches_of(with_bad, "memory")
+    for where in ("device", "memory", "stream"):
+        train, _ = parts_of(with_bad, where, device=torch.device("cuda"))
+        batches = list(training_batches(train, range(8), 8, seed=5))
+        assert all(images.is_cuda for _, _, images in batches)
+        assert same([(epoch, indices, images.cpu()) for epoch, indices, images in batches], expected)
 
 
 @pytest.mark.parametrize("where", ["memory", "stream"])

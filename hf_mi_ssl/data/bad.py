@@ -60,12 +60,14 @@ class BadImages:
     Args:
         policy: `error` ends the run at the first; `skip` names each once and goes on.
         max_fraction: of the images of a split; above it the run ends.
-        path: where `write` puts the list; None on all but one process, and where there is no place for one.
+        path: where `write` puts the list; None where there is no place for one.
+        speaks: whether this process names images and writes the list: one of them does.
     """
 
     policy: str = "skip"
     max_fraction: float = 0.01
     path: Path | None = None
+    speaks: bool = True
     found: dict[tuple[str, int], dict] = field(default_factory=dict)
     limits: dict[str, float] = field(default_factory=dict)  # of bad images in a split
 
@@ -76,18 +78,23 @@ class BadImages:
             UserError: with exit code 1, for the first under the policy `error`, and above `max_fraction`.
         """
         for row in rows:
-            if (split, row.row) in self.found:
-                continue
-            self.found[split, row.row] = {"split": split} | row._asdict()
-            said = f"split {split!r}, row {row.row}{f' ({row.file})' if row.file else ''}: {row.reason}"
-            if self.policy == "error":
-                raise UserError(f"{said}; replace or remove the image, or give --on_bad_image skip", exit_code=1)
-            if len(self.found) <= _NAMED:
-                more = "; further ones are not named here" if len(self.found) == _NAMED else ""
-                logger.warning("bad image left out: %s%s", said, more)
+            self._note({"split": split} | row._asdict())
         limit = self.max_fraction * (max(read, _FIRST) if total is None else total)
         self.limits[split] = max(limit, self.limits.get(split, 0.0))  # of a sample first, then of the whole
         self.check()
+
+    def _note(self, entry: dict) -> None:
+        key = entry["split"], entry["row"]
+        if key in self.found:
+            return
+        self.found[key] = entry
+        file = f" ({entry['file']})" if entry["file"] else ""
+        said = f"split {entry['split']!r}, row {entry['row']}{file}: {entry['reason']}"
+        if self.policy == "error":
+            raise UserError(f"{said}; replace or remove the image, or give --on_bad_image skip", exit_code=1)
+        if self.speaks and len(self.found) <= _NAMED:
+            more = "; further ones are not named here" if len(self.found) == _NAMED else ""
+            logger.warning("bad image left out: %s%s", said, more)
 
     def check(self) -> None:
         """Raises the `UserError` of too many, in any split."""
@@ -113,7 +120,7 @@ class BadImages:
     def merge(self, others: Iterable[Iterable[dict]]) -> None:
         """Take up what other processes, or a checkpoint, found."""
         for entry in (entry for other in others for entry in other):
-            self.found.setdefault((entry["split"], entry["row"]), entry)
+            self._note(entry)
 
     def entries(self) -> list[dict]:
         """All of them, in the order of their splits and rows."""
@@ -121,7 +128,7 @@ class BadImages:
 
     def write(self) -> None:
         """Write the list, a line of JSON for each, whole or not at all; nothing if there are none."""
-        if self.path is None or not self.found:
+        if self.path is None or not self.speaks or not self.found:
             return
         temporary = self.path.with_name(f".{self.path.name}.tmp")
         with temporary.open("w") as file:

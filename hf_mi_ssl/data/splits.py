@@ -33,6 +33,7 @@ def open_train_and_held_out(
     on_bad_image: str = "skip",
     max_bad_fraction: float = 0.01,
     bad_list: Path | None = None,
+    speaks: bool = True,
     streaming: bool = False,
     shuffle_buffer_size: int = 4096,
     **source,
@@ -50,7 +51,7 @@ def open_train_and_held_out(
         raise UserError(
             f"{train_split!r} cannot be both: what is held out must not be trained on; give an --eval_split"
         )
-    report = BadImages(on_bad_image, max_bad_fraction, bad_list)
+    report = BadImages(on_bad_image, max_bad_fraction, bad_list, speaks)
     if streaming:
         return open_streamed(
             dataset_name=dataset_name, train_split=train_split, eval_split=eval_split, held_out=_HELD_OUT,

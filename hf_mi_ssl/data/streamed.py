@@ -121,7 +121,7 @@ def open_streamed(
         store = ImageStore.build(corpus, size, device, num_workers if len(ids) > 256 else 0, timeout, report)
         good = torch.tensor([row not in store.bad for row in ids], dtype=torch.bool).nonzero()[:, 0]
         parts.append(Part(ImageStore(store.images, store.labels, device), good, split, names, report))
-    logger.warning(
+    logger.info(
         "streaming: measured on %d held-out images, with %d labelled ones of train, read into memory",
         len(parts[1]), len(parts[0]),
     )  # fmt: skip
