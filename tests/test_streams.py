@@ -1,6 +1,9 @@
 """Streams: every image once an epoch, the same batches with any number of workers, resumed bit for bit."""
 
 import json
+import shutil
+import subprocess
+import sys
 from itertools import takewhile
 
 import datasets
@@ -12,7 +15,7 @@ from hf_mi_ssl.data.streams import _Chunks
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.training import DataState, Plan, data_state, parse_arguments
 from tests.shards import write_shards
-from tests.test_recipes import FAST, assert_same_run, results_of, run, stop_after
+from tests.test_recipes import FAST, assert_same_run, command, environment, results_of, run, stop_after
 from tests.test_recipes import Stopped as _Stopped
 
 SIZES = (13, 8, 11, 10, 9)  # of shards: uneven
@@ -173,6 +176,30 @@ def test_few_shards_are_said_to_cost_and_fewer_workers_are_used(shards, caplog):
     assert "read by 2 workers a process, for 4 lanes" in caplog.text
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_shard_that_cannot_be_read_is_one_line(tmp_path, num_workers, damage):
+    pattern = write_shards(tmp_path / "shards", "parquet", SIZES)
+    train, _ = opened({"parquet": pattern}, "parquet", num_workers)
+    file = tmp_path / "shards" / "003.parquet"
+    file.unlink() if damage == "gone" else file.write_bytes(file.read_bytes()[:700])
+    with pytest.raises(UserError, match="cannot read shard 3 of 'train': .*; mend it, and resume") as error:
+        list(training_batches(train, range(30), 4, 3))
+    assert error.value.exit_code == 1
+    assert "\n" not in str(error.value)
+
+
+def test_shards_of_one_row_and_another_batch_size(tmp_path, shards):
+    train, _ = opened({"tar": write_shards(tmp_path / "tiny", "tar", (1,) * 30)})
+    seen = {i for _, _, x in training_batches(train, range(40), 4, 3) for i in numbers(x)}
+    assert 20 <= len(seen) < 30
+    train, _ = opened(shards)
+    list(training_batches(train, range(3), 4, 3))
+    assert len(train.stream.positions) == 4
+    list(training_batches(train, range(1), 2, 3))
+    assert [lane["epoch"] for lane in train.stream.positions] == [train.stream.first_epoch] * 2
+
+
 def test_the_number_of_images_is_known_of_parquet_and_needs_steps_elsewhere(shards):
     train, _ = opened(shards, "parquet")
     assert train.num_images == round(0.9 * N)
@@ -245,3 +272,25 @@ def test_a_streamed_run_is_resumed_bit_for_bit(shards, tmp_path, monkeypatch, ca
     again = ["--resume_from_checkpoint", "latest", "--dataloader_num_workers", 2]
     assert run("jmi", tmp_path / "stopped", *arguments, *again) == 0
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+@pytest.mark.slow
+def test_two_processes_resume_a_stream_bit_for_bit(shards, tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    arguments = ["--dataset_name", "webdataset", "--data_files", f"train={shards['plain']}", "--streaming", *FAST,
+                 "--per_device_train_batch_size", 4, "--max_train_steps", 6, "--checkpointing_steps", 2,
+                 "--shuffle_buffer_size", 8, "--max_bad_fraction", 0.1, "--dataloader_num_workers", 1]  # fmt: skip
+
+    def launch(output_dir, *more):
+        argv = command("jmi", output_dir, *arguments, *more)
+        subprocess.run([*launcher, *argv], check=True, env=environment())
+
+    launch(tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    shutil.rmtree(tmp_path / "again" / "checkpoints" / "checkpoint-6")
+    (tmp_path / "again" / "bad_images.jsonl").unlink()
+    launch(tmp_path / "again", "--resume_from_checkpoint", "latest")
+    assert_same_run(tmp_path / "whole", tmp_path / "again")
+    listed = [(tmp_path / name / "bad_images.jsonl").read_bytes() for name in ("whole", "again")]
+    assert listed[0] == listed[1]
+    assert len(listed[0].splitlines()) == len({json.loads(line)["row"] for line in listed[0].splitlines()}) >= 2

@@ -96,7 +96,7 @@ def _open_store(
         try:
             pixels, rows = open_file(corpus, size, cache_dir, num_workers, timeout, report)
             return ImageStore(pixels, corpus.labels, device, bad=rows)
-        except OSError as error:
+        except (OSError, NotImplementedError) as error:  # file systems without locks are such
             fits = len(corpus) * 3 * size * size <= limit
             instead = "decoding into memory at each start" if fits else "decoding for each batch"
             logger.warning("no file of pixels: %s; %s (--data_cache_dir names another place)", error, instead)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..counter import permutation
 from ..errors import UserError
 from .bad import BadImages, BadRow
 from .columns import as_labels, image_column, label_column
@@ -15,7 +16,7 @@ from .images import Cell, as_cell
 from .parts import Part
 from .placement import free_memory, storage_size
 from .store import ImageStore
-from .streams import ImageStream, sample
+from .streams import ROW_BITS, ImageStream, Rows, is_held_out, next_row, shards_of
 
 logger = logging.getLogger(__name__)
 _SAMPLE = 5000  # images held out, and images of train that kNN and linear probe learn from
@@ -50,6 +51,28 @@ def _number_of_rows(name: str, rows, split: str, data_files) -> int | None:
     if name in LOCAL or Path(name).is_dir() or not rows.info.splits or split not in rows.info.splits:
         return None
     return rows.info.splits[split].num_examples
+
+
+def _sample(
+    rows: Rows, wanted: dict[bool, int], fraction: float, seed: int, split: str
+) -> dict[bool, tuple[list[int], list[dict]]]:
+    """So many rows that are held out (True) and that are not (False), from up to 16 shards in equal parts: their
+    indices, sorted, and the rows."""
+    rows = shards_of(rows)
+    shards = permutation(rows.num_shards, "sampled shards", seed)[:16].sort().values.tolist()
+    found: dict[bool, tuple[list[int], list[dict]]] = {True: ([], []), False: ([], [])}
+    for done, shard in enumerate(shards, 1):
+        quota = {kind: n * done // len(shards) for kind, n in wanted.items()}
+        source = iter(rows.shard(rows.num_shards, shard))
+        for row, content in enumerate(iter(lambda: next_row(source, split, shard), None)):  # noqa: B023
+            if all(len(found[kind][0]) >= quota[kind] for kind in quota):
+                break
+            index = shard << ROW_BITS | row
+            held = bool(is_held_out(torch.tensor(index), fraction, seed))
+            if len(found[held][0]) < quota.get(held, 0):
+                found[held][0].append(index)
+                found[held][1].append(content)
+    return found
 
 
 def open_streamed(
@@ -98,11 +121,11 @@ def open_streamed(
     columns = [column, *([labels.split(".")[0]] if labels and labels not in features else [labels] if labels else [])]
     wanted = {False: most if labels else 0}
     if eval_split is None:
-        found = sample(rows.select_columns(columns), wanted | {True: most}, fraction, seed)
+        found = _sample(rows.select_columns(columns), wanted | {True: most}, fraction, seed, train_split)
         chosen = [(train_split, *found[False]), (f"{train_split} (a tenth, held out)", *found[True])]
     else:
-        asked = sample(splits[eval_split].select_columns(columns), {False: most}, 0.0, seed)[False]
-        of_train = sample(rows.select_columns(columns), wanted, 0.0, seed)[False] if labels else ([], [])
+        asked = _sample(splits[eval_split].select_columns(columns), {False: most}, 0.0, seed, eval_split)[False]
+        of_train = _sample(rows.select_columns(columns), wanted, 0.0, seed, train_split)[False] if labels else ([], [])
         chosen = [(train_split, *of_train), (eval_split, *asked)]
     if not chosen[1][1]:
         raise UserError(f"no row of {dataset_name!r} is held out: it holds too few; leave --streaming out")

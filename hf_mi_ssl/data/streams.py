@@ -24,7 +24,8 @@ from .readers import TIMEOUT, Decoded, ahead, in_workers
 logger = logging.getLogger(__name__)
 _FEW_SHARDS = 256  # with fewer, parquet files are split at their row groups
 _LANES = 16  # at most: each holds a shard open, and a part of the block
-_ROW_BITS = 40  # of an index; the others are the number of the shard
+_EMPTY_EPOCHS = 100  # of a lane, whose shards of an epoch may all be tiny
+ROW_BITS = 40  # of an index; the others are the number of the shard
 
 
 Rows = Any  # datasets.IterableDataset, which is imported where it is used
@@ -89,6 +90,10 @@ class ImageStream:
             lanes *= 2
         return lanes
 
+    def begin_next_epoch(self, positions: list[list[dict]]) -> None:
+        """Go on after what the lanes of other processes, or of another batch size, have begun to read."""
+        self.positions, self.first_epoch = None, 1 + max(lane["epoch"] for lanes in positions for lane in lanes)
+
     def batches(self, batch: int, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         """Without end: keys for the views of this process's images, int64 (batch,), and the images, uint8
         (batch, 3, S, S), on the device. A key is a function of the epoch and of the index. `positions` follow.
@@ -105,6 +110,8 @@ class ImageStream:
             )  # fmt: skip
         if rank == 0 and workers < self.num_workers:
             logger.warning("%s is read by %d workers a process, for %d lanes of shards", self.split, workers, lanes)
+        if self.positions and len(self.positions) != lanes:
+            self.begin_next_epoch([self.positions])
         chunks = _Chunks(self, batch // lanes, lanes, rank, world, self.positions or [None] * lanes)
         read = 0
 
@@ -115,11 +122,8 @@ class ImageStream:
                 read += batch
                 for part in parts:
                     self.report.add(self.split, part.bad, self.num_images, read * world)
-                yield (
-                    [p.extra for p in parts],
-                    torch.cat([p.indices for p in parts]),
-                    torch.cat([p.images for p in parts]),
-                )
+                keys, images = (torch.cat([getattr(part, of) for part in parts]) for of in ("indices", "images"))
+                yield [part.extra for part in parts], keys, images
 
         for positions, keys, images in ahead(joined(), self.device):
             self.positions = positions
@@ -130,14 +134,8 @@ class _Chunks(IterableDataset):
     """What a worker does: for each of its lanes in turn, the next images of the lane as `Decoded`."""
 
     def __init__(self, stream: ImageStream, n: int, lanes: int, rank: int, world: int, positions: list[dict | None]):
-        self.stream, self.n, self.lanes, self.rank, self.world, self.positions = (
-            stream,
-            n,
-            lanes,
-            rank,
-            world,
-            positions,
-        )
+        self.stream, self.n, self.lanes, self.rank, self.world = stream, n, lanes, rank, world
+        self.positions = positions
 
     def __iter__(self) -> Iterator[Decoded | UserError]:
         worker = get_worker_info()
@@ -183,7 +181,7 @@ class _Chunks(IterableDataset):
         number, of = (0, 1) if shared else (self.rank * self.lanes + lane, self.world * self.lanes)
         position = position or {"epoch": stream.first_epoch, "place": 0, "row": 0, "shard": None}
         epoch, place, row, state = (position[name] for name in ("epoch", "place", "row", "shard"))
-        size, used = max(1, stream.block // self.lanes), True
+        size, empty = max(1, stream.block // self.lanes), 0
         while True:
             order = permutation(shards, "order of shards", stream.seed, epoch)[number::of].tolist()
             source = None
@@ -195,10 +193,10 @@ class _Chunks(IterableDataset):
                         shard = stream.rows.shard(shards, order[place])
                         shard.load_state_dict(state) if state else None
                         source = shard.iter(1)  # plain iteration would divide the shard among workers again
-                    if (found := next(source, None)) is None:
+                    if (found := next_row(source, stream.split, order[place])) is None:
                         source, state, place, row = None, None, place + 1, 0
                         continue
-                    indices.append(order[place] << _ROW_BITS | row)
+                    indices.append(order[place] << ROW_BITS | row)
                     cells.append(as_cell(found[stream.column][0]))
                     row += 1
                 if source is not None:
@@ -206,15 +204,26 @@ class _Chunks(IterableDataset):
                 indices = torch.tensor(indices, dtype=torch.int64)
                 keep = ~is_held_out(indices, stream.held_out, stream.seed)
                 if shared:
-                    keep &= (indices % (1 << _ROW_BITS)) % self.world == self.rank
+                    keep &= (indices % (1 << ROW_BITS)) % self.world == self.rank
                 indices, chosen = indices[keep], keep.nonzero()[:, 0].tolist()
                 if chosen:
-                    used = True
+                    empty = 0
                     mixed = permutation(len(chosen), "block", stream.seed, epoch, int(indices[0]))
                     yield _Block(start, epoch, indices[mixed], [cells[chosen[i]] for i in mixed.tolist()])
-            if not used:
-                raise UserError(f"an epoch of {stream.split!r} has no image for process {self.rank}", exit_code=1)
-            epoch, place, row, state, used = epoch + 1, 0, 0, None, False
+            if empty > _EMPTY_EPOCHS:
+                raise UserError(f"{stream.split!r} has no image for process {self.rank}: it is too small", exit_code=1)
+            epoch, place, row, state, empty = epoch + 1, 0, 0, None, empty + 1
+
+
+def next_row(source: Iterator[dict], split: str, shard: int) -> dict | None:
+    """The next row of a shard, None after the last; a shard that cannot be read is a `UserError`."""
+    try:
+        return next(source, None)
+    except Exception as error:  # readers of many formats raise many types
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise UserError(
+            f"cannot read shard {shard} of {split!r}: {reason}; mend it, and resume", exit_code=1
+        ) from error
 
 
 def shards_of(rows: Rows) -> Rows:
@@ -226,24 +235,3 @@ def shards_of(rows: Rows) -> Rows:
 def is_held_out(indices: Tensor, fraction: float, seed: int) -> Tensor:
     """Which images of a stream, (n,), are not trained on: that fraction of them, by seed and index alone."""
     return uniform("held out of a stream", seed, indices) < fraction
-
-
-def sample(
-    rows: Rows, wanted: dict[bool, int], fraction: float, seed: int
-) -> dict[bool, tuple[list[int], list[dict]]]:
-    """So many rows that are held out (True) and that are not (False), from up to 16 shards in equal parts: their
-    indices, sorted, and the rows."""
-    rows = shards_of(rows)
-    shards = permutation(rows.num_shards, "sampled shards", seed)[:16].sort().values.tolist()
-    found: dict[bool, tuple[list[int], list[dict]]] = {True: ([], []), False: ([], [])}
-    for done, shard in enumerate(shards, 1):
-        quota = {kind: n * done // len(shards) for kind, n in wanted.items()}
-        for row, content in enumerate(rows.shard(rows.num_shards, shard)):
-            if all(len(found[kind][0]) >= quota[kind] for kind in quota):
-                break
-            index = shard << _ROW_BITS | row
-            held = bool(is_held_out(torch.tensor(index), fraction, seed))
-            if len(found[held][0]) < quota.get(held, 0):
-                found[held][0].append(index)
-                found[held][1].append(content)
-    return found

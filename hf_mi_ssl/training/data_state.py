@@ -44,7 +44,7 @@ class DataState:
         if len(positions) == num_processes():
             self.stream.positions = positions[process_index()]
             return
-        self.stream.first_epoch = 1 + max(lane["epoch"] for lanes in positions for lane in lanes)
+        self.stream.begin_next_epoch(positions)
         if process_index() == 0:
             logger.warning(
                 "the stream was read by %d processes and now is by %d: the order of images differs from here on, and "
