@@ -26,7 +26,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hf_mi_ssl.data import ImageReader, Part, load_corpus, storage_size
+from hf_mi_ssl.data import BadImages, ImageReader, Part, load_corpus, storage_size
 from hf_mi_ssl.encoders import load_encoder, representation_size
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.evaluation import input_of, represent
@@ -42,7 +42,7 @@ from hf_mi_ssl.training import (
 from hf_mi_ssl.views import ViewRecipe
 
 SOURCE = ("dataset_name", "data_files", "data_dir", "image_column_name", "label_column_name")
-FLAGS = (*SOURCE, "image_size", "dataloader_num_workers")
+FLAGS = (*SOURCE, "image_size", "dataloader_num_workers", "dataloader_timeout", "on_bad_image", "max_bad_fraction")
 GROUP = 16  # batches in a row group
 
 
@@ -115,7 +115,8 @@ def main() -> None:
 
     for split in own.split:
         corpus = load_corpus(split=split, **{key: args.data_arguments()[key] for key in SOURCE})
-        images = ImageReader(corpus, storage_size(args.image_size), device, args.dataloader_num_workers)
+        how = args.dataloader_num_workers, args.dataloader_timeout, BadImages(args.on_bad_image, args.max_bad_fraction)
+        images = ImageReader(corpus, storage_size(args.image_size), device, *how)
         batches = represent(encoder, Part(images, torch.arange(len(corpus)), split), recipe)
         of = {"dataset": corpus.name, "split": split, "fingerprint": corpus.fingerprint}
         path = output / f"{split}.parquet"

@@ -24,6 +24,7 @@ def main(args: PretrainingArguments) -> None:
     from hf_mi_ssl.evaluation import Alarm, Evaluation, draw_figures, draw_maps, growth_verdicts, summary_table
     from hf_mi_ssl.hub import Publisher, dataset_license, export_encoder, export_pretraining, write_card
     from hf_mi_ssl.training import (
+        DataState,
         Leaving,
         MetricsLog,
         Plan,
@@ -52,8 +53,9 @@ def main(args: PretrainingArguments) -> None:
     accelerator = build_accelerator(args, branches_take_turns=config.target == "gradient")
     hub = Publisher(args, accelerator.is_main_process)
     output_dir, device = Path(args.output_dir), accelerator.device
-    train, held = open_train_and_held_out(**args.data_arguments(), device=device)
-    plan = Plan(args, len(train), accelerator.num_processes)
+    named = {"bad_list": output_dir / "bad_images.jsonl", "speaks": accelerator.is_main_process}
+    train, held = open_train_and_held_out(**args.data_arguments(), **named, device=device)
+    plan = Plan(args, train.num_images, accelerator.num_processes)
     model = globalize_batch_norm(build_seeded(args.seed, SDMIForPreTraining, config))
     if initial:
         model.start_from(initial)
@@ -65,7 +67,8 @@ def main(args: PretrainingArguments) -> None:
 
     # Prepare: what runs, what it goes on from, what watches it. `model` stays the plain model inside `network`.
     network, optimizer = accelerator.prepare(model, optimizer)
-    state = TrainingState(args, plan, accelerator, model=model, optimizer=optimizer)
+    data = DataState(train)
+    state = TrainingState(args, plan, accelerator, model=model, optimizer=optimizer, data=data)
     start = state.resume(args.resume_from_checkpoint)
     alarm = Alarm(config, plan.steps, plan.global_batch)
     log = MetricsLog(output_dir / "metrics.jsonl", start, accelerator, alarm, Skips(plan))
@@ -107,8 +110,9 @@ def main(args: PretrainingArguments) -> None:
     random = evaluation.with_statistics(random)
     evaluations, errors = evaluation.measure(trained, random, mutual_information=args.mi_steps != 0)
     embedded = {name: evaluation.embed_clean(b) for name, b in (("random", random), ("trained", trained))}
+    bad_images = data.bad_images()
     if accelerator.is_main_process:
-        measured = results(args, plan, accelerator, log, evaluations)
+        measured = results(args, plan, accelerator, log, evaluations) | {"bad_images": bad_images}
         errors = {} if initial else errors  # those of a start at random
         measured["growth"] = growth_verdicts(read_records(log.path), errors, alarm.collapsed)
         measured |= {"row": config.facts, "dataset_license": dataset_license(args.dataset_name)}
@@ -117,7 +121,7 @@ def main(args: PretrainingArguments) -> None:
         draw_figures(read_records(log.path), figures, title)
         draw_maps(embedded, evaluation.pairs, figures, title, args.draws_images)
         write_card(output_dir, CARD)
-        print(summary_table(measured), f"\nwritten to {output_dir}")
+        print(summary_table(measured), data.summary(), f"\nwritten to {output_dir}")
     accelerator.end_training()
     hub.finish()
 

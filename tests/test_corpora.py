@@ -13,6 +13,7 @@ from PIL import Image
 
 from hf_mi_ssl.data.corpora import load_corpus
 from hf_mi_ssl.errors import UserError
+from tests.shards import write_shards
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +117,21 @@ def test_raw_parquet_with_structs_or_plain_bytes(tmp_path, raw):
     assert corpus.label_names is None
 
 
+@pytest.mark.parametrize("labels", ["cls", "json"])
+def test_webdataset_shards(tmp_path, labels):
+    files = {
+        split: write_shards(tmp_path / split, "tar", sizes, labels=labels)
+        for split, sizes in (("train", (3, 2)), ("test", (2,)))
+    }
+    corpus = load_corpus("webdataset", data_files=files, split="train")
+    assert (levels(corpus), corpus.available_splits) == ([0, 1, 2, 3, 4], ["train", "test"])
+    assert corpus.labels.tolist() == ([0, 1, 0, 1, 0] if labels == "cls" else [1, 0, 1, 0, 1])
+    assert corpus.label_names == (None if labels == "cls" else ["a", "b"])
+    if labels == "json":
+        other = load_corpus("webdataset", data_files=files, split="train", label_column_name="json.id")
+        assert other.labels.tolist() == [0, 1, 2, 3, 4]
+
+
 def test_string_labels_have_the_same_ids_in_every_split(tmp_path):
     files = {
         split: write_parquet(tmp_path / f"{split}.parquet", {"image": [cell(1)] * len(kinds), "kind": kinds})
@@ -200,6 +216,7 @@ def test_places_that_do_not_exist_or_hold_nothing(tmp_path):
     for name, arguments, match in (
         ("imagefolder", {}, "imagefolder needs the place of the data: give --data_dir DIR"),
         ("parquet", {}, "parquet needs the place of the data: give --data_files"),
+        ("webdataset", {}, "webdataset needs the place of the data: give --data_files train=A.tar test=B.tar"),
         ("imagefolder", {"data_dir": str(tmp_path / "no")}, "directory '.*no' does not exist; check --data_dir"),
         (str(tmp_path / "no"), {}, "directory '.*no' does not exist; give a folder of images"),
         ("imagefolder", {"data_dir": str(tmp_path / "empty")}, "no images in .*empty"),

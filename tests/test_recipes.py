@@ -467,6 +467,32 @@ def test_a_corrupt_image_is_named(folder, tmp_path, capsys):
     (tmp_path / "images" / "train" / "red" / "007.png").write_bytes(b"not a picture")
     assert run("sdmi", tmp_path / "run", *data(tmp_path / "images"), *FAST) == 1
     assert "007.png" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "bad_images.jsonl").read_text())["file"].endswith("007.png")
+
+
+def test_bad_images_are_skipped_counted_and_listed_wherever_pixels_are_and_through_resuming(
+    flat, tmp_path, monkeypatch, capsys
+):
+    shutil.copytree(flat, tmp_path / "images")
+    for name in ("007.png", "030.png"):
+        (tmp_path / "images" / name).write_bytes(b"")
+    arguments = [*data(tmp_path / "images"), *FAST, "--max_bad_fraction", 0.05, "--mi_steps", 0]
+    arguments += ["--checkpointing_steps", 2]
+    assert run("jmi", tmp_path / "memory", *arguments, "--data_placement", "memory") == 0
+    said = capsys.readouterr().out
+    assert "pixels decoded once, in memory" in said
+    assert "2 bad images (2 not an image): see bad_images.jsonl" in said
+    listed = (tmp_path / "memory" / "bad_images.jsonl").read_bytes()
+    assert [json.loads(line)["file"][-7:] for line in listed.splitlines()] == ["007.png", "030.png"]
+    assert results_of(tmp_path / "memory")["bad_images"] == {"not an image": 2}
+    with monkeypatch.context() as patch:
+        stop_after(5, patch)
+        with pytest.raises(Stopped):
+            run("jmi", tmp_path / "stream", *arguments, "--data_placement", "stream")
+    again = ["--data_placement", "stream", "--resume_from_checkpoint", "latest"]
+    assert run("jmi", tmp_path / "stream", *arguments, *again) == 0
+    assert_same_run(tmp_path / "memory", tmp_path / "stream")
+    assert (tmp_path / "stream" / "bad_images.jsonl").read_bytes() == listed
 
 
 def test_a_mistake_shows_no_traceback_at_the_shell(tmp_path):

@@ -11,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from hf_mi_ssl.data.bad import BadImages
 from hf_mi_ssl.data.corpora import load_corpus
-from hf_mi_ssl.data.splits import held_out
-from hf_mi_ssl.data.store import ImageReader, ImageStore, batch_indices, epoch_order, open_images, storage_size
+from hf_mi_ssl.data.order import batch_indices, epoch_order, held_out
+from hf_mi_ssl.data.placement import open_images, storage_size
+from hf_mi_ssl.data.readers import ImageReader
+from hf_mi_ssl.data.store import ImageStore
 from hf_mi_ssl.errors import UserError
 
 SIZE = 8
@@ -68,8 +71,10 @@ def test_a_corrupt_file_in_the_middle_is_named_in_one_line(corpus, num_workers):
     Image.effect_noise((20, 20), 50).save(path)
     os.truncate(path, 200)
     for run in (
-        lambda: ImageStore.build(corpus, SIZE, "cpu", num_workers),
-        lambda: list(ImageReader(corpus, SIZE, "cpu", num_workers).batches([torch.arange(20)])),
+        lambda: ImageStore.build(corpus, SIZE, "cpu", num_workers, report=BadImages("error")),
+        lambda: list(
+            ImageReader(corpus, SIZE, "cpu", num_workers, report=BadImages("error")).batches([torch.arange(20)])
+        ),
     ):
         with pytest.raises(UserError, match=r"row 11 \(.*11\.png\): corrupt or truncated") as error:
             run()
@@ -78,12 +83,12 @@ def test_a_corrupt_file_in_the_middle_is_named_in_one_line(corpus, num_workers):
 
 
 def test_a_corpus_that_does_not_fit_is_read_per_batch_and_the_choice_is_logged(corpus, caplog):
-    caplog.set_level(logging.INFO, "hf_mi_ssl.data.store")
+    caplog.set_level(logging.INFO, "hf_mi_ssl.data.placement")
     needed = 20 * 3 * SIZE * SIZE
     assert isinstance(open_images(corpus, SIZE, "cpu", 0, memory_limit=needed), ImageStore)
     assert isinstance(open_images(corpus, SIZE, "cpu", 0, memory_limit=needed - 1), ImageReader)
     assert isinstance(open_images(corpus, SIZE), ImageStore)
-    assert [("once" in line, "per batch" in line) for line in caplog.messages] == [
+    assert [("once" in line, "each batch" in line) for line in caplog.messages] == [
         (True, False),
         (False, True),
         (True, False),

@@ -18,19 +18,40 @@ from torch import Tensor
 from ..errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+Cell = tuple[bytes | None, str | None]  # of a row: an image's bytes, and its path
 MAX_PIXELS = 50_000_000
+MAX_BYTES = 1_000_000_000  # of a file
+_EMBED = "embed the image's bytes in the data"
+_REASON = 100  # characters of what PIL says
+_PHOTOMETRIC, _BITS = 262, 258  # tags of TIFF
 
 
-def _refused(reason: str) -> UserError:
-    return UserError(f"{reason}; replace or remove the image", exit_code=1)
+class BadImageError(UserError):
+    """An image that cannot be read. `kind` is one of `missing`, `not an image`, `too large`, `no range`, `corrupt` and
+    `foreign path`; the exit code is 1."""
+
+    def __init__(self, kind: str, reason: str, advice: str = "replace or remove the image"):
+        super().__init__(f"{reason}; {advice}", exit_code=1)
+        self.kind, self.reason = kind, " ".join(reason.split())
+
+
+def _sixteen_bits(image: Image.Image) -> Image.Image:
+    """The high byte of 16-bit greyscale (or of 12-bit, as some TIFF have); white where a value means transparent."""
+    tags = getattr(image, "tag_v2", {})
+    values, bits = np.asarray(image).astype(np.uint16), max(tags.get(_BITS, (16,)))
+    grey = (values >> (bits - 8)).astype(np.uint8)
+    if tags.get(_PHOTOMETRIC) == 0:  # white is zero, which PIL heeds at 8 bits only
+        grey = 255 - grey
+    if "transparency" in image.info:
+        grey[values == image.info["transparency"]] = 255
+    return Image.fromarray(grey).convert("RGB")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        high_bytes = np.asarray(image).astype(np.uint16) >> 8
-        return Image.fromarray(high_bytes.astype(np.uint8)).convert("RGB")
+        return _sixteen_bits(image)
     if image.mode in ("I", "F"):
-        raise _refused(f"a {image.mode} image (32-bit numbers) has no defined range of brightness")
+        raise BadImageError("no range", f"a {image.mode} image (32-bit numbers) has no defined range of brightness")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
@@ -41,18 +62,22 @@ def decode(data: bytes | None, path: str | Path | None = None) -> Image.Image:
     """The RGB image in `data`, or in the file `path` where there is no data.
 
     Greyscale is repeated over the channels, 16-bit greyscale keeps its high byte, CMYK is converted, transparency is
-    composited on white, the EXIF orientation is applied, and an animation gives its first frame. Raises `UserError`
-    (exit code 1) for what is corrupt, truncated, over `MAX_PIXELS`, of another format, or of mode I or F; the caller
-    adds which image it was.
+    composited on white, the EXIF orientation is applied, and an animation gives its first frame. Raises
+    `BadImageError` for what is corrupt, truncated, over `MAX_PIXELS` or `MAX_BYTES`, of another format, or of mode I
+    or F; the caller adds which image it was.
     """
     if data is None and path is None:
-        raise _refused("the row holds neither image bytes nor a path")
+        raise BadImageError("missing", "the row holds neither image bytes nor a path")
     try:
+        length = os.path.getsize(path) if data is None else len(data)
+        if length > MAX_BYTES:
+            raise BadImageError("too large", f"a file of {length:,} bytes is over the limit of {MAX_BYTES:,}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL warns of large images and odd EXIF; both are dealt with here
             with Image.open(io.BytesIO(data) if data is not None else path, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise _refused(f"{image.width} × {image.height} pixels are over the limit of {MAX_PIXELS:,}")
+                    claimed = f"{image.width} × {image.height} pixels"
+                    raise BadImageError("too large", f"{claimed} are over the limit of {MAX_PIXELS:,}")
                 image.load()
                 if image.getexif():
                     ImageOps.exif_transpose(image, in_place=True)
@@ -60,28 +85,40 @@ def decode(data: bytes | None, path: str | Path | None = None) -> Image.Image:
     except UserError:
         raise
     except FileNotFoundError as error:
-        raise _refused("no such file") from error
+        raise BadImageError("missing", "no such file") from error
     except Image.DecompressionBombError as error:  # PIL's own limit, for still more pixels
-        raise _refused(f"the pixels are over the limit of {MAX_PIXELS:,}") from error
+        raise BadImageError("too large", f"the pixels are over the limit of {MAX_PIXELS:,}") from error
     except UnidentifiedImageError as error:
-        raise _refused(f"not an image that can be read (known: {', '.join(FORMATS)})") from error
+        known = ", ".join(FORMATS)
+        raise BadImageError("not an image", f"not an image that can be read (known: {known})") from error
     except Exception as error:  # PIL's parsers raise a dozen types on damaged files
-        raise _refused(f"corrupt or truncated image ({error or type(error).__name__})") from error
+        said = str(error)[:_REASON] or type(error).__name__
+        raise BadImageError("corrupt", f"corrupt or truncated image ({said})") from error
 
 
 def own_file(path: str, folders: list[str] | None) -> str:
     """The path that a row of a data set holds, if it is a file within `folders`; None trusts it (the user's own list).
 
-    Raises `UserError` (exit code 1) for addresses and for all other files: rows are written by strangers."""
+    Raises `BadImageError` for addresses and for all other files: rows are written by strangers."""
     if "://" in path:
-        raise UserError("an address in a row is never fetched; embed the image's bytes in the data", exit_code=1)
+        raise BadImageError("foreign path", "an address in a row is never fetched", _EMBED)
     if folders is None:
         return path
-    for folder in map(os.path.realpath, folders):
+    for folder in map(os.path.realpath, folders if "\0" not in path else ()):
         file = os.path.realpath(os.path.join(folder, path))
         if os.path.commonpath([folder, file]) == folder and os.path.isfile(file):
             return file
-    raise UserError("not a file in the folder of the data; embed the image's bytes in the data", exit_code=1)
+    raise BadImageError("foreign path", "not a file in the folder of the data", _EMBED)
+
+
+def as_cell(cell: object) -> Cell:
+    """The bytes and the path of a row's cell, which is a struct of both or bytes alone."""
+    return (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
+
+
+def decode_cell(data: bytes | None, path: str | None, folders: list[str] | None) -> Image.Image:
+    """`decode` of what a row of a data set holds; its path as `own_file` allows it."""
+    return decode(data, own_file(path, folders) if data is None and path is not None else None)
 
 
 def to_square(image: Image.Image, size: int) -> Tensor:

@@ -233,6 +233,6 @@ class ShapesCorpus:
         image = self.squares(torch.tensor([range(len(self))[index]]), 64)[0]
         return Image.fromarray(image.permute(1, 2, 0).numpy())
 
-    def squares(self, indices: Tensor, size: int) -> Tensor:
-        """The images `indices` (n,), drawn at this size rather than resized: uint8 (n, 3, size, size)."""
+    def squares(self, indices: Tensor, size: int, bad: dict | None = None) -> Tensor:
+        """The images `indices` (n,), drawn at this size rather than resized: uint8 (n, 3, size, size). None is bad."""
         return shapes_at(indices, size, self.seed, self.split)[0]

@@ -1,195 +1,235 @@
-"""Squares of uint8 pixels by index: the whole corpus decoded once, or decoded per batch where memory does not suffice.
+"""Squares of uint8 pixels by index, decoded once: in memory, or in a file that all processes of a machine map.
 
-Decoding costs a hundred times what fetching costs, so a corpus that fits is decoded once and kept on the device. Which
-images a step sees is a pure function of (seed, step, rank): no iterator has a state to save, to skip or to lose.
+Decoding costs a hundred times what fetching costs. The file lies in the cache of `datasets`, under the fingerprint of
+the data, the size and the version of our decoding; beside it a manifest says what it holds and which images are bad.
+It is complete or absent, checked when it is opened, and built by one process while the others wait.
 """
 
-import functools
+import errno
+import hashlib
+import json
 import logging
 import os
+import shutil
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from .. import counter
-from ..errors import UserError
+from .bad import BadImages, BadRow, StandIn
 from .corpora import Corpus
+from .readers import TIMEOUT, Squares, ahead, in_workers
 from .shapes import ShapesCorpus
 
 logger = logging.getLogger(__name__)
-_CHUNK = 256  # images that a worker decodes at once while a store is built
-
-
-class _Squares(Dataset):
-    """What a worker does with a batch of indices: (indices, their squares), or the error, for the parent to raise.
-
-    (DataLoader would wrap a raised error into one whose text is a traceback.)"""
-
-    def __init__(self, corpus: Corpus | ShapesCorpus, size: int):
-        self.corpus = corpus
-        self.size = size
-
-    def __getitems__(self, indices: list[int] | Tensor) -> tuple[Tensor, Tensor] | UserError:
-        indices = torch.as_tensor(indices)
-        try:
-            return indices, self.corpus.squares(indices, self.size)
-        except UserError as error:
-            return error
-
-
-def _as_it_is(batch: object) -> object:
-    return batch
-
-
-def _decoded(
-    corpus: Corpus | ShapesCorpus, size: int, orders: Iterable[Tensor], num_workers: int, pin_memory: bool = False
-) -> Iterator[tuple[Tensor, Tensor]]:
-    loader = DataLoader(
-        _Squares(corpus, size),
-        batch_sampler=orders,
-        num_workers=num_workers,
-        collate_fn=_as_it_is,
-        pin_memory=pin_memory,
-        generator=torch.Generator(),  # or it would draw its workers' seeds from the ambient generator
-    )
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch
+FORMAT = 1  # of the file, and of what decoding makes of an image: a change of either makes older files invalid
+_CHUNK = 256  # images that a worker decodes at once
+_SAMPLES, _SAMPLE = 64, 4096  # places of a file that its digest covers, and bytes of each
 
 
 class ImageStore:
-    """A corpus decoded once: `images` uint8 (N, 3, size, size), on the device if they fit there, else on the CPU."""
+    """Images decoded once: `images` uint8 (m, 3, size, size), on the device or on the CPU.
 
-    def __init__(self, images: Tensor, labels: Tensor | None, device: torch.device | str):
-        self.images = images
-        self.labels = labels
+    `rows` are their numbers in the corpus, sorted int64 (m,), or None if they are all of it; `labels` are those of the
+    whole corpus; `bad` are the numbers of images whose pixels could not be decoded.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor | None,
+        device: torch.device | str,
+        rows: Tensor | None = None,
+        bad: Iterable[int] = (),
+    ):
+        self.images, self.labels, self.rows, self.bad = images, labels, rows, frozenset(bad)
         self.device = torch.device(device)
         self.size = images.shape[-1]
 
     @classmethod
     def build(
-        cls, corpus: Corpus | ShapesCorpus, size: int, device: torch.device | str = "cpu", num_workers: int = 0
+        cls,
+        corpus: Corpus | ShapesCorpus,
+        size: int,
+        device: torch.device | str = "cpu",
+        num_workers: int = 0,
+        timeout: float = TIMEOUT,
+        report: BadImages | None = None,
+        rows: Tensor | None = None,
     ) -> "ImageStore":
-        """Decode the corpus in `num_workers` processes (0: in this one), under a progress bar.
+        """Decode the corpus, or its `rows`, into memory, in `num_workers` processes (0: in this one), under a progress
+        bar. Raises `UserError` (exit code 1) where `report` does, and for a worker that dies or hangs."""
+        chosen = torch.arange(len(corpus)) if rows is None else rows
+        found: list[BadRow] = []
+        images = torch.empty(len(chosen), 3, size, size, dtype=torch.uint8)
+        start = 0
+        for chunk in _decoded(corpus, size, chosen, num_workers, timeout, report or BadImages(), found):
+            images[start : start + len(chunk)] = chunk
+            start += len(chunk)
+        return cls(images, corpus.labels, device, rows, [row.row for row in found])
 
-        Raises `UserError` (exit code 1) naming the first image that cannot be decoded."""
-        images = torch.empty(len(corpus), 3, size, size, dtype=torch.uint8)
-        chunks = list(torch.arange(len(corpus)).split(_CHUNK))
-        with tqdm(total=len(corpus), desc=f"decoding {corpus.split}", unit="img", disable=None) as bar:
-            for indices, squares in _decoded(corpus, size, chunks, num_workers):
-                images[indices] = squares
-                bar.update(len(indices))
-        if images.nbytes <= _memory_limit(torch.device(device)):
-            images = images.to(device)
-        return cls(images, corpus.labels, device)
+    @property
+    def where(self) -> str:
+        """Where the pixels are, in words."""
+        return f"decoded once, {'in memory' if self.images.device.type == 'cpu' else f'on {self.images.device}'}"
 
     def __len__(self) -> int:
         return len(self.images)
 
+    def on_device(self) -> "ImageStore":
+        """The same, its pixels on the device."""
+        return ImageStore(self.images.to(self.device), self.labels, self.device, self.rows, self.bad)
+
     def fetch(self, indices: Tensor) -> Tensor:
         """The images `indices` (n,): uint8 (n, 3, size, size) on the device."""
-        return self.images[indices.to(self.images.device)].to(self.device)
+        return self._pixels(indices).to(self.device)
 
-    def batches(self, orders: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each tensor of indices (n,) in `orders`: the indices, as given, and their images, on the device."""
-        for indices in orders:
-            yield indices, self.fetch(indices)
+    def _pixels(self, indices: Tensor) -> Tensor:
+        places = indices if self.rows is None else torch.searchsorted(self.rows, indices)
+        return self.images[places.to(self.images.device)]
 
+    def _if_good(self, row: int) -> int | None:
+        return None if row in self.bad else row
 
-class ImageReader:
-    """A corpus decoded batch by batch, ahead of time in `num_workers` processes: the interface of `ImageStore`."""
+    def batches(self, orders: Iterable, stand_in: StandIn | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each tensor of indices (n,) in `orders`: the indices, and their images, on the device, without the bad
+        ones. With `stand_in`, `orders` are pairs of an epoch and indices, and other images stand in for bad ones."""
+        chosen = self._chosen(orders, stand_in)
+        fetched = ((indices, self._pixels(indices)) for indices in chosen if len(indices))
+        return fetched if self.images.device == self.device != torch.device("cpu") else ahead(fetched, self.device)
 
-    def __init__(
-        self, corpus: Corpus | ShapesCorpus, size: int, device: torch.device | str = "cpu", num_workers: int = 0
-    ):
-        self.corpus = corpus
-        self.labels = corpus.labels
-        self.device = torch.device(device)
-        self.size = size
-        self.num_workers = num_workers
-
-    def __len__(self) -> int:
-        return len(self.corpus)
-
-    def fetch(self, indices: Tensor) -> Tensor:
-        """The images `indices` (n,): uint8 (n, 3, size, size) on the device. Raises `UserError` as `build` does."""
-        return self.corpus.squares(indices.cpu(), self.size).to(self.device)
-
-    def batches(self, orders: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each tensor of indices (n,) in `orders`: the indices, as given, and their images, on the device.
-
-        `orders` may be endless; it is read a few batches ahead. Raises `UserError` as `ImageStore.build` does."""
-        cuda = self.device.type == "cuda"
-        for indices, images in _decoded(self.corpus, self.size, orders, self.num_workers, pin_memory=cuda):
-            yield indices, images.to(self.device, non_blocking=cuda)
+    def _chosen(self, orders: Iterable, stand_in: StandIn | None) -> Iterator[Tensor]:
+        for order in orders:
+            epoch, indices = order if stand_in else (None, order)
+            places = [i for i, index in enumerate(indices.tolist()) if index in self.bad] if self.bad else []
+            if places and stand_in:
+                indices = indices.clone()
+                for i in places:
+                    indices[i], _ = stand_in.first(epoch, int(indices[i]), self._if_good)
+            elif places:
+                keep = torch.ones(len(indices), dtype=torch.bool)
+                keep[places] = False
+                indices = indices[keep]
+            yield indices
 
 
-def _memory_limit(device: torch.device) -> int:
-    """Half of the bytes that are free on the device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] // 2
-    try:
-        import psutil
-
-        return psutil.virtual_memory().available // 2
-    except ImportError:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-
-
-def open_images(
+def _decoded(
     corpus: Corpus | ShapesCorpus,
     size: int,
-    device: torch.device | str = "cpu",
-    num_workers: int = 0,
-    memory_limit: int | None = None,
-) -> ImageStore | ImageReader:
-    """The corpus as a store if its pixels take at most `memory_limit` bytes (half of what is free), else a reader."""
-    limit = _memory_limit(torch.device("cpu")) if memory_limit is None else memory_limit
-    needed = len(corpus) * 3 * size * size
-    kind = ImageStore.build if needed <= limit else ImageReader
-    choice = "decoding once into memory" if needed <= limit else "decoding per batch"
-    logger.info(
-        "%s/%s: %.2f GB of pixels, limit %.2f GB: %s", corpus.name, corpus.split, needed / 1e9, limit / 1e9, choice
-    )
-    return kind(corpus, size, device, num_workers)
+    rows: Tensor,
+    num_workers: int,
+    timeout: float,
+    report: BadImages,
+    found: list[BadRow],
+) -> Iterator[Tensor]:
+    """Chunk by chunk the squares of `rows`, in their order; those that are bad are 0, and noted."""
+    chunks = rows.split(_CHUNK)
+    orders = ((None, chunk) for chunk in chunks)
+    with tqdm(total=len(rows), desc=f"decoding {corpus.split}", unit="img", disable=None) as bar:
+        for chunk, batch in zip(chunks, in_workers(Squares(corpus, size), orders, num_workers, timeout)):
+            found += batch.bad
+            report.add(corpus.split, batch.bad, len(corpus))
+            squares = torch.zeros(len(chunk), 3, size, size, dtype=torch.uint8)
+            squares[torch.isin(chunk, batch.indices)] = batch.images
+            yield squares
+            bar.update(len(chunk))
 
 
-def storage_size(image_size: int) -> int:
-    """The side in pixels at which to keep images whose views have side `image_size`: 8/7 of it (256 for 224) above 96
-    pixels, as is customary, and itself for small images, whose pixels are few enough already."""
-    return image_size if image_size <= 96 else round(image_size * 8 / 7)
+def default_cache_dir() -> Path:
+    """Where files lie unless told otherwise: beside what `datasets` keeps."""
+    import datasets
+
+    return Path(datasets.config.HF_DATASETS_CACHE) / "hf_mi_ssl"
 
 
-@functools.lru_cache(maxsize=2)  # a permutation serves all the steps of its epoch
-def _order(n: int, seed: int, epoch: int) -> Tensor:
-    return counter.permutation(n, "epoch order", seed, epoch)
+def open_file(
+    corpus: Corpus, size: int, cache_dir: Path | None, num_workers: int, timeout: float, report: BadImages
+) -> tuple[Tensor, list[int]]:
+    """The pixels of the whole corpus, uint8 (N, 3, size, size), mapped into memory from a file, which is built first
+    where there is none that matches; and the numbers of the bad ones.
+
+    Raises:
+        OSError: where the file can be neither found nor written, for lack of room among others.
+        UserError: as `ImageStore.build`.
+    """
+    what = {"format": FORMAT, "fingerprint": corpus.fingerprint, "size": size, "images": len(corpus)}
+    name = hashlib.blake2b(json.dumps(what).encode(), digest_size=16).hexdigest()
+    folder = Path(cache_dir or default_cache_dir())
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.uint8"
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        logger.info("%s/%s: waiting for the process that decodes it", corpus.name, corpus.split)
+        lock.acquire()
+    try:
+        rows = _valid(path, what)
+        if rows is None:
+            rows = _write(path, what, corpus, size, num_workers, timeout, report)
+        else:
+            report.add(corpus.split, rows, len(corpus))
+    finally:
+        lock.release()
+    shape = len(corpus), 3, size, size
+    # Private to this process where somebody writes into it, and else shared by all through the page cache.
+    pixels = torch.from_file(str(path), shared=False, size=len(corpus) * 3 * size * size, dtype=torch.uint8)
+    return pixels.view(shape), [row.row for row in rows]
 
 
-def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
-    """The order of an epoch over n images: a permutation, int64 (n,), a pure function of its arguments."""
-    return _order(n, seed, epoch).clone()
+def _valid(path: Path, what: dict) -> list[BadRow] | None:
+    """The bad rows that the manifest of a file names; None if there is no file, or another than it says."""
+    manifest = path.with_suffix(".json")
+    if not manifest.exists():
+        return None
+    try:
+        said = json.loads(manifest.read_text())
+        if said["what"] == what and said["digest"] == _digest(path, what):
+            return [BadRow(*row) for row in said["bad"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    logger.warning("%s is not what its manifest says: decoding again", path)
+    return None
 
 
-def batch_indices(
-    n: int, step: int, global_batch: int, seed: int, rank: int = 0, world: int = 1
-) -> tuple[int, Tensor]:
-    """The epoch that step 0, 1, … falls into, and the indices, int64 (global_batch / world,), that `rank` sees in it.
+def _digest(path: Path, what: dict) -> str:
+    """Of the length, and of some places of the file: cheap, and enough to notice one that was cut or overwritten."""
+    length = path.stat().st_size
+    found = hashlib.blake2b(str(length).encode(), digest_size=16)
+    with path.open("rb") as file:
+        for i in range(_SAMPLES):
+            file.seek(i * max(0, length - _SAMPLE) // (_SAMPLES - 1))
+            found.update(file.read(_SAMPLE))
+    return found.hexdigest() if length == what["images"] * 3 * what["size"] ** 2 else "of another length"
 
-    A pure function of its arguments. An epoch has n // global_batch steps, and its remainder is dropped; the ranks
-    take contiguous slices of the global batch. Raises `UserError` for a global batch that is larger than n or that the
-    ranks do not divide."""
-    if global_batch > n:
-        raise UserError(
-            f"the global batch of {global_batch} images is larger than the {n} images of the data set; "
-            "lower --per_device_train_batch_size"
-        )
-    if global_batch % world:
-        raise UserError(f"the global batch of {global_batch} is not divisible by {world} processes; choose a multiple")
-    epoch, position = divmod(step, n // global_batch)
-    local = global_batch // world
-    start = position * global_batch + rank * local
-    return epoch, _order(n, seed, epoch)[start : start + local].clone()
+
+def _write(
+    path: Path, what: dict, corpus: Corpus, size: int, num_workers: int, timeout: float, report: BadImages
+) -> list[BadRow]:
+    needed, free = len(corpus) * 3 * size * size, shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"{needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free", str(path.parent))
+    manifest, rows = path.with_suffix(".json"), []
+    temporary, note = path.with_suffix(".tmp"), path.with_suffix(".note")
+    try:
+        manifest.unlink(missing_ok=True)
+        with temporary.open("wb") as file:
+            for squares in _decoded(corpus, size, torch.arange(len(corpus)), num_workers, timeout, report, rows):
+                file.write(squares.numpy().data)
+            _sync(file)
+        temporary.replace(path)
+        with note.open("w") as file:
+            json.dump({"what": what, "digest": _digest(path, what), "bad": rows, "of": corpus.name}, file)
+            _sync(file)
+        note.replace(manifest)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return rows
+
+
+def _sync(file) -> None:
+    file.flush()
+    os.fsync(file.fileno())

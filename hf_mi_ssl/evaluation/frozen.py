@@ -74,17 +74,19 @@ def represent_splits(
         if not len(part):
             raise UserError(f"{part.split} has no labels: name their column with --label_column_name")
     encoder.eval().to(device)
-    train, held = (
-        Represented(torch.cat([h.cpu() for _, h in represent(encoder, part, recipe)]), part.labels, part.split)
-        for part in parts
-    )
-    return train, held
+    return tuple(_represented(encoder, part, recipe) for part in parts)
+
+
+def _represented(encoder: PreTrainedModel, part: Part, recipe: ViewRecipe) -> Represented:
+    indices, h = zip(*((indices, h.cpu()) for indices, h in represent(encoder, part, recipe)))
+    return Represented(torch.cat(h), part.images.labels[torch.cat(indices)], part.split)
 
 
 @torch.no_grad()
 def represent(encoder: PreTrainedModel, part: Part, recipe: ViewRecipe) -> Iterator[tuple[Tensor, Tensor]]:
     """Batch by batch, under a progress bar: indices (n,), and representations h (n, H) of the clean images, on the
-    device of the images, where the encoder has to be, in eval mode. Raises UserError for a size that it refuses."""
+    device of the images, where the encoder has to be, in eval mode; images that cannot be read are left out. Raises
+    UserError for a size that it refuses."""
     chunks = tqdm(part.indices.split(_BATCH), desc=f"representing {part.split}", disable=None)
     for indices, images in part.images.batches(chunks):
         try:

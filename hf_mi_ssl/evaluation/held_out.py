@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from ..data import Part
@@ -175,7 +175,8 @@ class Evaluation:
         def represent(indices: Tensor, images: Tensor) -> dict[str, Tensor]:
             return {"h": encoder(clean_view(images, self.recipe)).pooler_output.flatten(1)}
 
-        h, labels = self._map(represent, part, [encoder])["h"], self._classes_of(part)
+        found, indices = self._map(represent, part, [encoder])
+        h, labels = found["h"], self._classes_of(part, indices)
         # Classifiers standardise and normalise in copies; where there is no room for them, the CPU does it
         fits = self.device.type == "cuda" and 8 * h.nbytes < torch.cuda.mem_get_info(self.device)[0]
         return (h.to(self.device), labels.to(self.device)) if fits else (h, labels)
@@ -187,13 +188,14 @@ class Evaluation:
         part = part.sample(_PIXEL_BYTES // (12 * side * side), self.seed)
 
         def pixels(indices: Tensor, images: Tensor) -> dict[str, Tensor]:
-            return {"x": adaptive_avg_pool2d(clean_view(images, self.recipe), side).flatten(1)}
+            return {"x": F.adaptive_avg_pool2d(clean_view(images, self.recipe), side).flatten(1)}
 
-        return self._map(pixels, part)["x"], self._classes_of(part)
+        found, indices = self._map(pixels, part)
+        return found["x"], self._classes_of(part, indices)
 
-    def _classes_of(self, part: Part) -> Tensor:
-        """The labels of a part as 0 … C − 1, (N,)."""
-        return torch.searchsorted(self.classes, part.labels)
+    def _classes_of(self, part: Part, indices: Tensor) -> Tensor:
+        """The labels of images of a part as 0 … C − 1, (N,)."""
+        return torch.searchsorted(self.classes, part.images.labels[indices])
 
     def _embed(self, branches: Branches) -> dict[str, Tensor]:
         """The two fixed views of the pairs: h_a, h_b (N, H), z_a, z_b (N, D) online, and t_b (N, D) of the target."""
@@ -209,7 +211,7 @@ class Evaluation:
                 found["t_b"] = projector(encoder(views[1]).pooler_output.flatten(1))
             return found
 
-        found = self._map(embed, self.pairs, [module for branch in branches.values() for module in branch])
+        found, _ = self._map(embed, self.pairs, [module for branch in branches.values() for module in branch])
         if not all(embeddings.isfinite().all() for embeddings in found.values()):
             raise UserError(
                 "embeddings are not finite: training has diverged; lower --learning_rate and start again, or resume "
@@ -226,7 +228,7 @@ class Evaluation:
             h = encoder(clean_view(images, self.recipe)).pooler_output.flatten(1)
             return {"h": h, "z": projector(h), "colour": images.float().mean((2, 3)) / 255}
 
-        return self._map(embed, self.pairs, [encoder, projector])
+        return self._map(embed, self.pairs, [encoder, projector])[0]
 
     def _groups(self, branches: Branches) -> dict[str, Tensor]:
         """Many views of each of some images, of the online branch: h (n, q, H) and z (n, q, D)."""
@@ -238,7 +240,7 @@ class Evaluation:
             h = torch.stack([encoder(view).pooler_output.flatten(1) for view in views], 1)
             return {"h": h, "z": torch.stack([projector(one) for one in h.unbind(1)], 1)}
 
-        return self._map(embed, self.pairs.sample(_LIDAR_IMAGES, self.seed), [encoder, projector])
+        return self._map(embed, self.pairs.sample(_LIDAR_IMAGES, self.seed), [encoder, projector])[0]
 
-    def _map(self, function: Callable, part: Part, modules: list[nn.Module] = ()) -> dict[str, Tensor]:
+    def _map(self, function: Callable, part: Part, modules: list[nn.Module] = ()) -> tuple[dict[str, Tensor], Tensor]:
         return map_images(function, part, modules, self.batch_size, self.before_each)

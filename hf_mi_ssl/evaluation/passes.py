@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..data import Part
 from ..distributed import gather, num_processes, process_index
+from ..errors import ExitCode, UserError
 
 
 @torch.no_grad()
@@ -16,22 +18,38 @@ def map_images(
     modules: Iterable[nn.Module],
     batch_size: int,
     before_each: Callable[[], None],
-) -> dict[str, Tensor]:
-    """`function(indices, images)` of the images of a part in their order, float32, on the CPU; `modules` are in eval
-    mode meanwhile. `before_each` batch is called; what it raises ends the pass."""
+) -> tuple[dict[str, Tensor], Tensor]:
+    """`function(indices, images)` of the images of a part in their order, float32, and the indices, on the CPU; images
+    that cannot be read are left out. `modules` are in eval mode meanwhile. `before_each` batch is called; what it
+    raises ends the pass.
+
+    Raises:
+        UserError: with exit code 1, if none of the images can be read.
+    """
+    share = -(-len(part) // num_processes())
+    mine = part.indices[process_index() * share : (process_index() + 1) * share]
+    some = mine if len(mine) else part.indices[:1]  # where the others have taken all, to be thrown away
+    batches = []
     modes = [(inner, inner.training) for module in modules for inner in module.modules()]
     for module in modules:
         module.eval()
-    n = len(part.indices)
-    share = -(-n // num_processes())
-    padded = torch.cat([part.indices, part.indices[:1].expand(share * num_processes() - n)])
-    mine = padded[process_index() * share : (process_index() + 1) * share]
-    batches = []
     try:
-        for indices, images in part.images.batches(mine.split(batch_size)):
+        for indices, images in part.images.batches(some.split(batch_size)):
             before_each()
-            batches.append(function(indices, images))
+            batches.append((indices, function(indices, images)))
     finally:
         for inner, was_training in modes:
             inner.training = was_training
-    return {name: gather(torch.cat([batch[name].float() for batch in batches]))[:n].cpu() for name in batches[0]}
+    if not batches:
+        raise UserError(f"none of {len(some)} images of {part.split} can be read", exit_code=ExitCode.UNUSABLE)
+    found = {name: torch.cat([batch[name].float() for _, batch in batches]) for name in batches[0][1]}
+    device = next(iter(found.values())).device
+    indices = torch.cat([i for i, _ in batches]).to(device)[: len(mine)]
+
+    def whole(x: Tensor) -> Tensor:
+        missing = share - len(indices)
+        return gather(F.pad(x[: len(indices)], (0, 0) * (x.ndim - 1) + (0, missing)) if missing else x)
+
+    good = whole(torch.ones(len(indices), device=device)) > 0
+    pick = (lambda x: whole(x).cpu()) if good.all() else (lambda x: whole(x)[good].cpu())
+    return {name: pick(x) for name, x in found.items()}, pick(indices)

@@ -5,10 +5,11 @@ from ..lazy import lazy_names
 __getattr__, __all__ = lazy_names(
     __name__,
     {
-        ".arguments": ("PretrainingArguments", "parse_arguments"),
+        ".arguments": ("PretrainingArguments",),
         ".cached_gradients": ("forward_backward",),
         ".checkpoints": ("latest_checkpoint", "load_checkpoint", "save_checkpoint"),
         ".classification": ("ViewTrainer", "classes_of", "fine_tune", "score"),
+        ".data_state": ("DataState",),
         ".downstream": (
             "DATA_FLAGS", "DownstreamParser", "RecipeParser", "data_of", "default_output_dir", "encoder_name",
             "evidence_of", "run_downstream",
@@ -16,6 +17,7 @@ __getattr__, __all__ = lazy_names(
         ".launch": ("announce", "build_accelerator", "run_recipe"),
         ".leaving": ("Leaving",),
         ".optimization": ("build_optimizer", "cosine_momentum", "cosine_with_warmup", "set_schedules"),
+        ".parsing": ("parse_arguments",),
         ".plan": ("Plan",),
         ".records": ("MetricsLog", "read_records", "results", "step_record", "write_json"),
         ".state": ("TrainingState", "build_seeded", "seed_everything"),

@@ -1,17 +1,13 @@
-"""The arguments of the pre-training recipes: a YAML file, overridden by the command line. Everything but the table."""
+"""The arguments of the pre-training recipes: everything but the table."""
 
-import difflib
-import json
 import math
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import yaml
-from transformers import HfArgumentParser
 
 from ..errors import UserError
-from ..methods import get_method, import_file
 from ..views.recipes import VIEW_RECIPES
 
 
@@ -41,14 +37,28 @@ class PretrainingArguments:
     local_view_size: int | None = _flag("side of local views in pixels; default: about 3/7 of --image_size")
     views_batch_size: int | None = _flag("images whose views are made at once, to save memory; default: the batch")
     # the data
-    dataset_name: str = _flag("Hub id, local directory, imagefolder, parquet, or shapes (embedded)", "shapes")
+    dataset_name: str = _flag(
+        "Hub id, local directory, imagefolder, parquet, webdataset, or shapes (embedded)", "shapes"
+    )
     data_files: list[str] = _pairs("files of a split, e.g. train=a.parquet test=b.parquet, or train='[a, b]'")
-    data_dir: str | None = _flag("directory of an imagefolder or parquet data set")
+    data_dir: str | None = _flag("directory of an imagefolder, parquet or webdataset")
     train_split: str = _flag("split to train on; its labels are never used for that", "train")
     eval_split: str | None = _flag("split to evaluate on; default: validation or test, else a part of train")
     image_column_name: str | None = _flag("column of the images; default: the only image column")
     label_column_name: str | None = _flag("column of the labels, for evaluation only; default: the only label column")
+    streaming: bool = _flag("read shards as they come, never the whole; where the number of images is unknown, "
+                            "give --max_train_steps", False)  # fmt: skip
+    shuffle_buffer_size: int = _flag("images of a process that are shuffled together in streaming", 4096)
+    data_placement: str = _flag(
+        "where pixels are: on the device, in memory (a file, decoded once), or streamed (decoded for each batch); "
+        "auto: the first that fits", "auto", choices=["auto", "device", "memory", "stream"],
+    )  # fmt: skip
+    data_cache_dir: str | None = _flag("directory of those files; default: in the cache of `datasets`")
     dataloader_num_workers: int = _flag("processes that decode images", 2)
+    dataloader_timeout: float = _flag("seconds that they may take for a batch", 120.0)
+    on_bad_image: str = _flag("an image that cannot be read: skip (another stands in) or error", "skip",
+                              choices=["skip", "error"])  # fmt: skip
+    max_bad_fraction: float = _flag("of the images of a split that may be bad; above it the run ends", 0.01)
     # the optimisation
     per_device_train_batch_size: int = _flag("images per process and step; N is this times the processes", 64)
     contrast_batch_size: int | None = _flag("images that one loss compares; more than fit: in parts, cached gradients")
@@ -100,13 +110,15 @@ class PretrainingArguments:
         for name in ("image_size", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs",
                      "max_train_steps", "max_grad_norm", "contrast_batch_size", "checkpointing_steps",
                      "checkpoints_total_limit", "eval_steps", "hub_revision_epochs", "views_batch_size", "max_hours",
-                     "max_bad_steps", "process_timeout"):  # fmt: skip
+                     "max_bad_steps", "process_timeout", "dataloader_timeout", "shuffle_buffer_size"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise UserError(f"--{name} must be above 0, got {getattr(self, name)}")
         for name in ("learning_rate", "weight_decay", "weight_decay_end", "warmup_epochs", "freeze_prototypes_epochs",
                      "mi_steps", "dataloader_num_workers", "local_views"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise UserError(f"--{name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise UserError(f"--max_bad_fraction must be from 0 to 1, got {self.max_bad_fraction}")
         if not 0 <= self.momentum < 1:
             raise UserError(f"--momentum must be at least 0 and below 1, got {self.momentum}")
         if self.local_views and self.local_view_size is None:
@@ -135,9 +147,12 @@ class PretrainingArguments:
     def data_arguments(self) -> dict:
         """What the data are opened with."""
         names = ("dataset_name", "data_dir", "train_split", "eval_split", "image_column_name", "label_column_name",
-                 "image_size", "seed")  # fmt: skip
+                 "image_size", "seed", "on_bad_image", "max_bad_fraction", "streaming",
+                 "shuffle_buffer_size")  # fmt: skip
         chosen = {name: getattr(self, name) for name in names}
-        return chosen | {"data_files": self.files, "num_workers": self.dataloader_num_workers}
+        chosen |= {"placement": self.data_placement, "cache_dir": self.data_cache_dir}
+        chosen |= {"num_workers": self.dataloader_num_workers, "timeout": self.dataloader_timeout}
+        return chosen | {"data_files": self.files}
 
     @property
     def draws_images(self) -> bool:
@@ -153,73 +168,14 @@ class PretrainingArguments:
     def identity(self) -> dict:
         """The arguments that decide what a run computes: what a checkpoint must share with the run that resumes it."""
         free = {"output_dir", "resume_from_checkpoint", "report_to", "dataloader_num_workers", "checkpointing_steps",
+                "data_placement", "data_cache_dir", "dataloader_timeout", "on_bad_image", "max_bad_fraction",
                 "checkpoints_total_limit", "per_device_train_batch_size", "compile", "views_batch_size",
                 "gradient_checkpointing",
                 "data_dir", "data_files", "eval_steps", "mi_steps", "stop_on_collapse", "show_images", "imported",
                 "max_hours", "max_bad_steps", "process_timeout",
                 "push_to_hub", "hub_model_id", "hub_private_repo", "hub_revision_epochs"}  # fmt: skip
+        free |= set() if self.streaming else {"streaming", "shuffle_buffer_size"}
         return {key: value for key, value in self.to_dict().items() if key not in free}
-
-
-class _Parser(HfArgumentParser):
-    def error(self, message: str):
-        raise UserError(message)
-
-
-def parse_arguments(argv: list[str], description: str, **defaults) -> PretrainingArguments:
-    """The arguments of a recipe, from `--config file.yaml` and the rest of the command line, which wins.
-
-    Raises:
-        UserError: for an unknown flag, key or method (the text gives the nearest one) or a value of the wrong type.
-    """
-    parser = _Parser(PretrainingArguments, description=description, allow_abbrev=False)
-    parser.add_argument("--config", metavar="FILE", help="YAML file of these flags; the command line wins over it")
-    own = "Python file that adds rows, terms or critics of your own"
-    parser.add_argument("--import", dest="imported", metavar="FILE", action="append", default=[], help=own)
-    parser.set_defaults(**defaults)
-    path = _Parser(add_help=False, allow_abbrev=False, dataclass_types=[])
-    path.add_argument("--config")
-    file = path.parse_known_args(argv)[0].config
-    from_file = _read_config(Path(file)) if file else []
-    namespace, left = parser.parse_known_args([*from_file, *argv])
-    if left:
-        flags = [option for action in parser._actions for option in action.option_strings]
-        near = difflib.get_close_matches(left[0].split("=")[0], flags, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else "; --help lists the flags"
-        raise UserError(f"unknown argument {left[0]}{hint}")
-    settings = vars(namespace)
-    settings.pop("config")
-    imported = settings.pop("imported")
-    for file in imported:
-        import_file(file)
-    if settings["method"]:
-        get_method(settings["method"])
-    args = PretrainingArguments(**settings)
-    args.imported = imported
-    return args
-
-
-def _read_config(path: Path) -> list[str]:
-    """The YAML file as the flags it stands for, so that both are checked by one parser."""
-    try:
-        settings = yaml.safe_load(path.read_text()) or {}
-    except OSError as error:
-        raise UserError(f"--config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeError) as error:
-        raise UserError(f"--config {path} is not YAML: {error}") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"--config {path} must hold `flag: value` lines")
-    if "config" in settings:
-        raise UserError(f"--config {path} names another file: config; give one file, and the rest as flags")
-    flags = []
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            # JSON is YAML on one line; a string stands for itself
-            value = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in value.items()]
-        values = value if isinstance(value, list) else [value]
-        if value is not None and values:
-            flags += [f"--{key}", *map(str, values)]
-    return flags
 
 
 def _split_pairs(flag: str, pairs: list[str]) -> list[tuple[str, str]]:

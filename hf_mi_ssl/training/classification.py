@@ -106,7 +106,7 @@ def fine_tune(
         UserError: for an encoder without a classifier, or a size of images that it refuses.
     """
     classifier = build_seeded(settings["seed"], build_classifier, encoder, names, freeze_encoder)
-    score(classifier, replace(part, indices=part.indices[:1]), classes, recipe)  # refuses a wrong size at once
+    score(classifier, replace(part, indices=part.indices[:8]), classes, recipe)  # refuses a wrong size at once
     ViewTrainer(classifier, part, classes, recipe, batch_size, **settings).train()
     return classifier
 
@@ -120,13 +120,14 @@ def score(classifier: PreTrainedModel, part: Part, classes: Tensor, recipe: View
         UserError: for a size of images that the classifier refuses.
     """
     classifier.eval().to(part.images.device)
-    logits = []
-    for _, images in part.images.batches(part.indices.split(_BATCH)):
+    logits, asked = [], []
+    for indices, images in part.images.batches(part.indices.split(_BATCH)):
+        asked.append(indices)
         try:
             logits.append(classifier(clean_view(images, recipe)).logits.double().cpu())
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"no images of {recipe.size} pixels: {reason}; see --image_size") from error
-    logits, labels = torch.cat(logits), torch.searchsorted(classes, part.labels)
+    logits, labels = torch.cat(logits), torch.searchsorted(classes, part.images.labels[torch.cat(asked)])
     loss = cross_entropy(logits, labels).nan_to_num(torch.inf, torch.inf).item()
     return int((logits.argmax(1) == labels).sum()), loss

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DATA_FLAGS = ("dataset_name", "data_files", "data_dir", "train_split", "eval_split", "image_column_name",
-              "label_column_name", "image_size", "dataloader_num_workers", "seed", "output_dir")  # fmt: skip
+              "label_column_name", "image_size", "streaming", "data_placement", "data_cache_dir",
+              "dataloader_num_workers", "dataloader_timeout", "on_bad_image", "max_bad_fraction", "seed",
+              "output_dir")  # fmt: skip
 
 
 class RecipeParser(argparse.ArgumentParser):

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from transformers.utils.logging import disable_progress_bar
 
 from ..errors import DISK_FULL, ExitCode, UserError
-from .arguments import PretrainingArguments, parse_arguments
+from .arguments import PretrainingArguments
 from .leaving import SIGNALS, Stopped
+from .parsing import parse_arguments
 from .plan import Plan
 
 if TYPE_CHECKING:
@@ -122,15 +123,16 @@ def announce(
         write_json(Path(args.output_dir) / "training_args.json", args.to_dict())
     if accelerator.log_with:
         accelerator.init_trackers("hf_mi_ssl", config={key: str(value) for key, value in args.to_dict().items()})
+    images = "an unknown number of" if train.num_images is None else f"{train.num_images:,}"
     learned = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     processes = f"{accelerator.num_processes} process{'es' if accelerator.num_processes > 1 else ''}"
     accelerator.print(
-        f"{args.method} on {args.dataset_name}: {len(train):,} images of {train.split}; "
+        f"{args.method} on {args.dataset_name}: {images} images of {train.split}; "
         f"held out: {len(held):,} of {held.split}\n"
         f"{args.init_from or args.encoder}, {learned / 1e6:.1f} M parameters; {plan.steps:,} steps of "
         f"{plan.images_per_step:,} images, {plan.epoch(plan.steps):g} epochs\n"
-        f"{processes} on {accelerator.device.type}, precision {accelerator.mixed_precision}"
-        + (f"; resuming after step {start:,}" if start else "")
+        f"{processes} on {accelerator.device.type}, precision {accelerator.mixed_precision}; pixels "
+        f"{train.where}" + (f"; resuming after step {start:,}" if start else "")
     )
     if plan.accumulation > 1:
         accelerator.print(
@@ -144,8 +146,9 @@ def announce(
     if args.compile and accelerator.device.type == "cpu" and accelerator.is_main_process:
         logger.warning("--compile on a CPU takes minutes before the first step and has not been seen to win them back")
     queue = getattr(model.config, "queue_size", None)  # JMI has none
-    if queue is not None and queue > len(train) / 4 and accelerator.is_main_process:
+    n = train.num_images
+    if queue is not None and n is not None and queue > n / 4 and accelerator.is_main_process:
         logger.warning(
-            f"queue_size={queue} is more than a quarter of the {len(train):,} training images: much of the queue "
-            f"would be other views of a batch's own images; lower it, e.g. --set queue_size={max(1, len(train) // 4)}"
+            f"queue_size={queue} is more than a quarter of the {n:,} training images: much of the queue "
+            f"would be other views of a batch's own images; lower it, e.g. --set queue_size={max(1, n // 4)}"
         )

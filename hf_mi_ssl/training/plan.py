@@ -13,14 +13,15 @@ _IMAGES_PER_PAIR = 20
 
 @dataclass(frozen=True)
 class Plan:
-    """A run of `steps` optimiser steps on `num_processes`, each of `accumulation` batches of `global_batch` images.
+    """A run of `steps` optimiser steps on `num_processes`, each of `accumulation` batches of `global_batch` images. Of
+    an unknown number of images, --num_train_epochs are the parts of --max_train_steps that stand for epochs.
 
     Raises:
         UserError: if the images do not fill one batch, or the run would have no step.
     """
 
     args: PretrainingArguments
-    num_images: int
+    num_images: int | None
     num_processes: int = 1
 
     def __post_init__(self):
@@ -29,7 +30,9 @@ class Plan:
                 f"--contrast_batch_size {self.global_batch} must be a multiple of {self.at_once}, the images that all "
                 f"processes hold at once (--per_device_train_batch_size times processes)"
             )
-        if self.num_images < self.global_batch:
+        if self.num_images is None and self.args.max_train_steps is None:
+            raise UserError("the data do not say how many images they hold: give --max_train_steps")
+        if self.num_images is not None and self.num_images < self.global_batch:
             raise UserError(
                 f"a batch of {self.global_batch} images is larger than the data set of {self.num_images}: "
                 f"lower --per_device_train_batch_size or --contrast_batch_size"
@@ -53,6 +56,8 @@ class Plan:
 
     @property
     def steps_per_epoch(self) -> float:
+        if self.num_images is None:
+            return self.args.max_train_steps / self.args.num_train_epochs
         return (self.num_images // self.global_batch) / self.accumulation
 
     @property

@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingState:
-    """The model, the optimiser and, for fp16, the gradient scaler of a run. Nothing else has a state: order, views,
-    learning rate and momentum are functions of the step, and the ambient generator is set at each step.
+    """The model, the optimiser, the state of the data and, for fp16, the gradient scaler of a run. Nothing else has
+    one: order, views, learning rate and momentum are functions of the step, and the ambient generator is set at each.
 
     A checkpoint records the arguments that decide what is computed; a run that differs in them cannot resume from it.
     The number of processes is none of them as long as the global batch stays.
@@ -49,9 +49,9 @@ class TrainingState:
         self.parts = parts | scaler
 
     def save(self, step: int) -> None:
-        """Write a checkpoint, on the first process only: the others hold the same."""
+        """Write a checkpoint, on the first process only: the others hold the same, or have sent it."""
+        states = {name: part.state_dict() for name, part in self.parts.items()}
         if self.accelerator.is_main_process:
-            states = {name: part.state_dict() for name, part in self.parts.items()}
             record = {"identity": self.identity, "num_processes": self.accelerator.num_processes}
             save_checkpoint(self.root, step, states, record, self.limit)
         self.accelerator.wait_for_everyone()
@@ -74,6 +74,7 @@ class TrainingState:
         self._refuse_another_run(path, record)
         own = self.parts["model"].state_dict()
         states = read_states(path, {"model": {name: tuple(tensor.shape) for name, tensor in own.items()}})
+        states = {name: {} for name in self.parts if name == "data"} | states  # which earlier versions did not have
         try:
             if states.keys() != self.parts.keys() or any(states["model"][key].dtype != own[key].dtype for key in own):
                 raise ValueError(f"holds {', '.join(sorted(states))}")

@@ -1,0 +1,52 @@
+"""What a run has to keep of its data: which images are bad, and how far each process has read a stream."""
+
+import logging
+
+from accelerate.utils import gather_object
+
+from ..data import Part
+from ..distributed import num_processes, process_index
+
+logger = logging.getLogger(__name__)
+
+
+class DataState:
+    """A part of a `TrainingState`, beside model and optimiser. Its methods are for all processes together."""
+
+    def __init__(self, train: Part):
+        self.report, self.stream = train.report, train.stream
+
+    def bad_images(self) -> dict[str, int]:
+        """How many bad images of which kind all processes have found so far; writes their list.
+
+        Raises:
+            UserError: with exit code 1, if there are more than may be.
+        """
+        self.report.merge(gather_object([self.report.entries()]))
+        self.report.write()
+        self.report.check()
+        return self.report.kinds()
+
+    def summary(self) -> str:
+        """A line on bad images, if there are any."""
+        return f"\n{self.report.summary()}: see {self.report.path.name}" if self.report.found else ""
+
+    def state_dict(self) -> dict:
+        self.bad_images()
+        positions = gather_object([self.stream.positions]) if self.stream else None
+        return {"bad": self.report.entries(), "positions": positions}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.report.merge([state.get("bad", [])])
+        positions = state.get("positions")
+        if not self.stream or not positions:
+            return
+        if len(positions) == num_processes():
+            self.stream.positions = positions[process_index()]
+            return
+        self.stream.begin_next_epoch(positions)
+        if process_index() == 0:
+            logger.warning(
+                "the stream was read by %d processes and now is by %d: the order of images differs from here on, and "
+                "begins with the next epoch", len(positions), num_processes()
+            )  # fmt: skip

@@ -1,0 +1,86 @@
+"""Workers that die or hang end the run in one line, in time, whatever the main process is doing."""
+
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from hf_mi_ssl.data.readers import ImageReader
+from hf_mi_ssl.data.store import ImageStore
+from hf_mi_ssl.errors import UserError
+
+
+class Numbers:
+    """A corpus of 40 images of one colour, of which number 21 is fatal."""
+
+    name, split, labels = "numbers", "train", None
+
+    def __init__(self, fate):
+        self.fate = fate
+
+    def __len__(self):
+        return 40
+
+    def squares(self, indices, size, bad=None):
+        if 21 in indices:
+            self.fate()
+        return indices.to(torch.uint8)[:, None, None, None].expand(-1, 3, size, size).contiguous()
+
+
+ORDERS = [torch.arange(start, start + 4) for start in range(0, 40, 4)]
+
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def gone():
+    os._exit(7)
+
+
+@pytest.mark.parametrize(
+    ("fate", "said"),
+    [
+        (killed, r"a data worker died \(signal 9, often out of memory\) while rows \d+, .* were awaited: lower"),
+        (gone, r"a data worker died \(exit code 7\)"),
+        (
+            lambda: time.sleep(60),
+            r"gave nothing in [34] seconds while rows 20, 21, 22, … were awaited: .* raise --dataloader_timeout",
+        ),
+    ],
+    ids=["killed", "exits", "hangs"],
+)
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_worker_that_dies_or_hangs_is_one_line_in_time(fate, said, num_workers):
+    start = time.monotonic()
+    seen = []
+    with pytest.raises(UserError, match=said) as error:
+        for indices, images in ImageReader(Numbers(fate), 2, num_workers=num_workers, timeout=3).batches(ORDERS):
+            time.sleep(0.05)  # a step: the death comes while the main process is here
+            assert torch.equal(images[:, 0, 0, 0], indices)
+            seen += indices.tolist()
+    assert time.monotonic() - start < 12
+    assert error.value.exit_code == 1
+    assert "\n" not in str(error.value)
+    assert seen == list(range(len(seen)))  # what a dead worker had ready may be lost
+    assert len(seen) <= 20
+
+
+def test_a_worker_that_dies_while_a_store_is_built_is_one_line():
+    with pytest.raises(UserError, match=r"a data worker died \(signal 9.*while rows 0, 1, 2"):
+        ImageStore.build(Numbers(killed), 2, num_workers=1, timeout=3)
+
+
+def test_slow_is_not_stuck():
+    slow = ImageReader(Numbers(lambda: time.sleep(2.5)), 2, num_workers=1, timeout=10)
+    assert torch.cat([indices for indices, _ in slow.batches(ORDERS)]).tolist() == list(range(40))
+
+
+def test_what_is_wrong_with_the_code_is_not_blamed_on_workers():
+    def broken():
+        raise RuntimeError("a mistake")
+
+    with pytest.raises(RuntimeError, match="a mistake"):
+        list(ImageReader(Numbers(broken), 2, num_workers=1, timeout=3).batches(ORDERS))
