@@ -38,7 +38,9 @@ def test_the_table_has_as_many_cells_in_each_line_and_the_relations_of_every_row
 
 @pytest.mark.parametrize("line", LAUNCHES)
 def test_the_recipes_understand_every_launch_line(line, monkeypatch):
-    recipe, *flags = [word for word in shlex.split(line[line.index("recipes/pretrain_") :], comments=True) if word != "…"]
+    recipe, *flags = [
+        word for word in shlex.split(line[line.index("recipes/pretrain_") :], comments=True) if word != "…"
+    ]
     assert (ROOT / recipe).is_file()
     monkeypatch.chdir(ROOT)  # where the configurations are
     args = parse_arguments(flags, "", method="sdmi" if "sdmi" in recipe else "jmi")
