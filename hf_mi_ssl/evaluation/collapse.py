@@ -43,7 +43,7 @@ class History:
     def add(self, record: Mapping) -> None:
         """Take in a record, of a step or of an evaluation."""
         if "loss" in record:
-            if record["value"] is not None:  # a loss that is not finite ends the run elsewhere
+            if record["value"] is not None:  # of a step that was not skipped
                 self.latest.append(record["value"])
                 self.early += [record["value"]] * (not self.windows)
             return

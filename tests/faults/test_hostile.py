@@ -163,7 +163,12 @@ IGNORED = {  # beside a good checkpoint, under the names that other libraries un
 survived = []
 
 
-@pytest.mark.parametrize("name", [*CHECKPOINTS, *IGNORED])
+def some_fast(*names):
+    """Every fourth of them, and the others as slow tests."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if i % 4 else []) for i, name in enumerate(names)]
+
+
+@pytest.mark.parametrize("name", some_fast(*CHECKPOINTS, *IGNORED))
 def test_a_hostile_checkpoint_runs_nothing_and_costs_one_line(name, checkpoint, flat, tmp_path, seen, capfd):
     seen.counts.zero_()
     hostile = tmp_path / "origin" / "checkpoint-1"
@@ -258,7 +263,7 @@ def encoder(tmp_path_factory) -> Path:
     return directory
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", some_fast(*ENCODERS))
 def test_a_hostile_encoder_runs_nothing_asks_nobody_and_costs_one_line(name, encoder, flat, tmp_path, seen, capfd):
     seen.counts.zero_()
     hostile = tmp_path / "encoder"

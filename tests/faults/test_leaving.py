@@ -105,7 +105,7 @@ def test_a_second_signal_ends_the_process_at_once(flat, tmp_path):
     assert train("jmi", tmp_path, *argv, *AGAIN) == 0
 
 
-@pytest.mark.parametrize("told", [(0,), (1,), (0, 1)])
+@pytest.mark.parametrize("told", [(1,), *(pytest.param(told, marks=pytest.mark.slow) for told in ((0,), (0, 1)))])
 def test_processes_leave_after_the_same_step_whoever_was_told(told, flat, tmp_path):
     argv = [*images_of(flat), *STEPS, "--per_device_train_batch_size", 8]
 
