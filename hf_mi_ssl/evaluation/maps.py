@@ -16,6 +16,9 @@ Embedded = dict[str, dict[str, Tensor]]  # of the random and the trained encoder
 _FEWEST, _MOST_CLASSES = 8, 20
 _QUERIES, _NEIGHBOURS = 6, 9
 _SIDE, _GAP = 64, 6  # pixels of a cell of the grid, and around it
+# Okabe and Ito's colours, which colour-blind people tell apart; more classes differ by shape
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+_SHAPES = ("o", "s", "^")
 _INK = {"random": "#999999", "trained": "#0072B2"}
 
 
@@ -59,7 +62,6 @@ def spectrum_figure(embedded: Embedded, title: str):
 def map_figure(embedded: Embedded, labels: Tensor | None, title: str):
     """The two leading principal components of h, coloured by class; by the image's mean colour where there are no
     labels or too many classes to tell apart."""
-    from matplotlib import colormaps
     from matplotlib.patheffects import withStroke
 
     known = labels is not None and (labels >= 0).all()
@@ -70,11 +72,12 @@ def map_figure(embedded: Embedded, labels: Tensor | None, title: str):
         x = found["h"].double()
         u, s, _ = torch.linalg.svd(x - x.mean(0), full_matrices=False)
         points, shares = F.pad(u * s, (0, 1))[:, :2], F.pad(s.square() / s.square().sum().clamp_min(1e-300), (0, 1))
-        colours = found["colour"].clamp(0, 1).numpy()
-        if named:
-            palette = colormaps["tab10" if len(classes) <= 10 else "tab20"]
-            colours = [palette(classes.index(label)) for label in labels.tolist()]
-        axis.scatter(*points.T, s=7, c=colours, alpha=0.8, linewidths=0)
+        style = {"s": 9, "alpha": 0.8, "linewidths": 0}
+        if not named:
+            axis.scatter(*points.T, c=found["colour"].clamp(0, 1).numpy(), **style)
+        for i, label in enumerate(classes if named else ()):
+            shape = _SHAPES[i // len(_COLOURS)]
+            axis.scatter(*points[labels == label].T, c=_COLOURS[i % len(_COLOURS)], marker=shape, **style)
         for label in classes if named else ():  # written where the class is: colours alone do not tell for everybody
             centre = points[labels == label].median(0).values
             outline = [withStroke(linewidth=3, foreground="white")]

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..errors import UserError
 from .arguments import PretrainingArguments
 from .plan import Plan
+from .progress import ProgressTable
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class MetricsLog:
         self.path, self.accelerator, self.alarm, self.every = path, accelerator, alarm, every
         self.pending: list[dict] = []
         self.images, self.clock = 0, time.perf_counter()
+        self.progress = ProgressTable()
         kept = [record for record in read_records(path) if record["step"] <= start] if start else []
         self.evaluated = {record["step"] for record in kept if "loss" not in record}
         for record in kept:
@@ -133,6 +135,8 @@ class MetricsLog:
                 record["alarm"] = new
                 for message in new.values() if self.accelerator.is_main_process else ():
                     logger.warning("step %d: %s", record["step"], message)
+            if self.accelerator.is_main_process:
+                self.progress(record)
         if self.accelerator.is_main_process:
             with self.path.open("a") as file:
                 file.writelines(json.dumps(record) + "\n" for record in records)
