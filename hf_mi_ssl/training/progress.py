@@ -20,8 +20,9 @@ _COLUMNS = {
 
 
 class ProgressTable:
-    """Prints the records of evaluations as they come. J − M is the mean of the steps since the last one; MI is cos-DV, a
-    lower bound, with its 95 % interval."""
+    """Prints the records of evaluations as they come.
+
+    J − M is the mean of the steps since the last one; MI is cos-DV, a lower bound, with its 95 % interval."""
 
     def __init__(self):
         self.since: list[Mapping] = []
