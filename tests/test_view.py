@@ -133,6 +133,16 @@ def test_a_run_in_progress_has_curves_and_no_images(run_dir, tmp_path):
     assert read_run(tmp_path)["panels"][0]["series"][0]["x"] == [1, 2, 3]
 
 
+def test_a_run_whose_images_have_moved_is_shown_without_them(run_dir, tmp_path):
+    moved = shutil.copytree(run_dir, tmp_path / "run")
+    args = json.loads((moved / "training_args.json").read_text())
+    (moved / "training_args.json").write_text(json.dumps(args | {"data_dir": str(tmp_path / "gone")}))
+    found = Parsed(view.page(moved, 20)).data
+    assert found["map"] is None
+    assert "gone" in found["missing"]
+    assert found["run"]["panels"]
+
+
 def test_the_server_answers_this_machine_under_its_own_name_only(run_dir):
     http = view.server(run_dir, 0, port=0)
     assert http.server_address[0] == "127.0.0.1"
@@ -169,7 +179,7 @@ def browse(page, profile, *flags: str) -> str:
     """The page as chromium has it once its script has run."""
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
                "--disable-background-networking", "--disable-component-update", "--disable-sync",
-               f"--user-data-dir={profile}", *flags, "--dump-dom", f"file://{page}"]  # fmt: skip
+               f"--user-data-dir={profile}", *flags, "--dump-dom", str(page)]  # fmt: skip
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
 
 
@@ -178,7 +188,7 @@ def browse(page, profile, *flags: str) -> str:
 def test_a_browser_draws_the_page_and_a_click_chooses_an_image(run_dir, tmp_path):
     page = tmp_path / "page.html"
     assert view.main([str(run_dir), "--output", str(page), "--num_images", "20"]) == 0
-    drawn = browse(page, tmp_path / "profile")
+    drawn = browse(page.as_uri(), tmp_path / "profile")
     assert "<title>taken" not in drawn
     assert f'<h1 id="title">{html.escape(HOSTILE, quote=False)} on imagefolder</h1>' in drawn  # as text
     assert drawn.count("<polyline") >= 5
@@ -188,4 +198,31 @@ def test_a_browser_draws_the_page_and_a_click_chooses_an_image(run_dir, tmp_path
     assert re.search(chosen, drawn)[1] == images[0]
     click = "<script>document.querySelectorAll('.thumb')[7].click()</script></body>"
     page.write_text(page.read_text().replace("</body>", click))
-    assert re.search(chosen, browse(page, tmp_path / "profile"))[1] == images[7]
+    assert re.search(chosen, browse(page.as_uri(), tmp_path / "profile"))[1] == images[7]
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_the_page_of_a_run_in_progress_follows_it(run_dir, tmp_path, monkeypatch):
+    for name in ("metrics.jsonl", "training_args.json"):
+        shutil.copy(run_dir / name, tmp_path)
+    render = view.page
+
+    def render_and_go_on(*args, **more) -> str:
+        text = render(*args, **more)
+        with (tmp_path / "metrics.jsonl").open("a") as log:
+            log.write(json.dumps({"step": 3, "loss": -3, "value": 3}) + "\n")
+        return text
+
+    monkeypatch.setattr(view, "page", render_and_go_on)
+    http = view.server(tmp_path, 0, port=0)
+    thread = threading.Thread(target=http.serve_forever)
+    thread.start()
+    try:
+        flags = ["--virtual-time-budget=12000"]
+        drawn = browse(f"http://127.0.0.1:{http.server_port}/", tmp_path / "profile", *flags)
+    finally:
+        http.shutdown()
+        thread.join()
+        http.server_close()
+    assert "step 3, in progress" in drawn

@@ -18,6 +18,7 @@ from ..errors import UserError
 from .look import map_of
 from .run_page import read_run
 
+logger = logging.getLogger(__name__)
 _PAGE = Path(__file__).with_name("page.html")
 _LOCAL = ("127.0.0.1", "localhost")
 
@@ -51,9 +52,14 @@ def main(argv: list[str]) -> int:
 
 def page(run_dir: Path, num_images: int, live: bool = False) -> str:
     """The page as HTML. Of a run that has exported its encoder it shows `num_images` held-out images."""
-    run = read_run(run_dir)
-    found = map_of(run_dir, num_images) if run["finished"] and num_images > 0 else None
-    data = json.dumps({"run": run, "map": found, "live": live}, ensure_ascii=False)
+    run, found, missing = read_run(run_dir), None, ""
+    if run["finished"] and num_images > 0:
+        try:
+            found = map_of(run_dir, num_images)
+        except UserError as error:  # the images have moved, say: the rest of the run is here
+            missing = f"No images to show: {error}"
+            logger.warning(missing)
+    data = json.dumps({"run": run, "map": found, "missing": missing, "live": live}, ensure_ascii=False)
     data = data.replace("<", "\\u003c").replace("\u2028", "\\u2028")  # no name can end the script element
     return _PAGE.read_text(encoding="utf-8").replace("__DATA__", data, 1)
 
