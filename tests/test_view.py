@@ -41,7 +41,9 @@ def run_dir(folder, tmp_path_factory):
     lines.append({"step": 2, "eval/rank/rankme": 9.0, "eval/knn_top1": 0.75, "alarm": {"cone": HOSTILE}} | mi(0.4))
     (root / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     row = {"name": "knn_top1", "value": 0.75, "low": 0.6, "high": 0.9, "n": 32, "split": HOSTILE, "encoder": "trained"}
-    results = {"steps": 2, "evaluations": [row], "row": {"kind": "bound"}}
+    rows = [row | {"encoder": "random", "value": 0.5, "low": None, "high": None}, row]
+    rows.append({"name": "mi/cos_dv", "value": 0.4, "ceiling": 4.9, "n": 32, "split": "test", "encoder": "trained"})
+    results = {"steps": 2, "evaluations": rows, "row": {"kind": "bound"}}
     (root / "results.json").write_text(json.dumps(results))
     return root
 
@@ -91,7 +93,11 @@ def test_the_page_holds_the_run_and_nothing_from_elsewhere(run_dir):
     assert cos_dv["y"] == [0.1, 0.4]
     assert cos_dv["ceiling"] == 4.9
     assert panels["Top-1 accuracy, %"][0]["y"] == [50, 75]
-    assert run["results"] == [["knn top-1", "trained", "75 %", "60 to 90", "", "32", HOSTILE]]
+    assert run["results"]["head"] == ["measured", "random", "trained", "ceiling", "n", "of"]
+    assert run["results"]["rows"] == [
+        ["knn_top1", "50 %", "75 % (60 to 90)", "", "32", HOSTILE],
+        ["mi/cos_dv", "", "0.4", "4.90", "32", "test"],
+    ]
 
 
 def test_images_come_with_their_labels_their_place_and_their_neighbours(run_dir):
@@ -127,7 +133,7 @@ def test_a_run_in_progress_has_curves_and_no_images(run_dir, tmp_path):
     assert found["map"] is None
     assert not found["run"]["finished"]
     assert found["run"]["panels"]
-    assert found["run"]["results"] == []
+    assert found["run"]["results"]["rows"] == []
     with (tmp_path / "metrics.jsonl").open("a") as log:
         log.write(json.dumps({"step": 3, "loss": -3, "value": 3}) + '\n{"torn')
     assert read_run(tmp_path)["panels"][0]["series"][0]["x"] == [1, 2, 3]

@@ -27,7 +27,7 @@ def read_run(run_dir: Path) -> dict:
         "finished": bool(results),
         "alarms": [{"step": step, "text": text} for step, text in alarms],
         "panels": _panels(records, _KINDS.get(row.get("kind"), "")),
-        "results": [_cells(evaluation) for evaluation in results.get("evaluations", [])],
+        "results": _table(results.get("evaluations", [])),
     }
 
 
@@ -66,21 +66,26 @@ def _panel(
     return {"title": title, "series": series, "note": note, "zero": zero}
 
 
-def _cells(row: dict) -> list[str]:
+def _table(evaluations: list[dict]) -> dict[str, list]:
+    """A line for each measurement, a column for each encoder: value and 95 % interval, ceiling, n and split."""
+    found: dict[str, dict[str, dict]] = {}
+    for row in evaluations:
+        encoder = f"{row['encoder']}, target" if row.get("branch") == "target" else row["encoder"]
+        found.setdefault(row["name"], {})[encoder] = row
+    encoders = list(dict.fromkeys(encoder for rows in found.values() for encoder in rows))
+    lines = []
+    for name, rows in found.items():
+        last = list(rows.values())[-1]
+        ceiling = "" if last.get("ceiling") is None else f"{last['ceiling']:.2f}"
+        values = [_value(rows[encoder]) if encoder in rows else "" for encoder in encoders]
+        lines.append([name, *values, ceiling, f"{last['n']:,}", last["split"]])
+    return {"head": ["measured", *encoders, "ceiling", "n", "of"], "rows": lines}
+
+
+def _value(row: dict) -> str:
     scale, unit = (100, " %") if row["name"].endswith("_top1") else (1, "")
     interval = [f"{scale * row[end]:.3g}" for end in ("low", "high") if row.get(end) is not None]
-    encoder = f"{row['encoder']}, target" if row.get("branch") == "target" else row["encoder"]
-    ceiling = f"{row['ceiling']:.2f}" if row.get("ceiling") is not None else ""
-    name = row["name"].replace("_top1", " top-1").replace("_", " ")
-    return [
-        name,
-        encoder,
-        f"{scale * row['value']:.3g}{unit}",
-        " to ".join(interval),
-        ceiling,
-        f"{row['n']:,}",
-        row["split"],
-    ]
+    return f"{scale * row['value']:.3g}{unit}" + (f" ({' to '.join(interval)})" if interval else "")
 
 
 def _json(path: Path) -> dict:
