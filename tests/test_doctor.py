@@ -87,6 +87,10 @@ def test_one_process_of_eight_has_a_learning_rate_that_is_too_large():
     assert level_of("learning rate", *flags, processes=8) == "ok"
 
 
+def test_an_optimiser_that_nobody_published_settings_for_is_not_judged():
+    assert level_of("learning rate", "--optimizer", "rmsprop", "--learning_rate", "0.9") == "ok"
+
+
 def test_what_does_not_fit_is_a_finding_and_what_does_not_exist_an_argument(capsys):
     assert doctor.main(["--method", "jmi", "--num_images", "40"]) == 1  # fewer than a batch
     assert "larger than the data set" in capsys.readouterr().out

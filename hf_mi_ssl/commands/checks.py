@@ -74,7 +74,9 @@ def temperature(s: Subject) -> Finding:
 
 def learning_rate(s: Subject) -> Finding:
     rate, images, name = s.args.learning_rate, s.plan.images_per_step, s.args.optimizer.lower()
-    kind = next((kind for kind, names in _KINDS.items() if any(part in name for part in names)), "sgd")
+    kind = next((kind for kind, names in _KINDS.items() if any(part in name for part in names)), None)
+    if kind is None:
+        return Finding("learning rate", "ok", f"{rate:g} with {name}, which no published setting here has")
     low, high = _RATES[kind]
     scaled = rate if kind == "adam" else rate * 256 / images
     text = f"{rate:g} with {name}" + ("" if kind == "adam" else f" is {scaled:.3g} for each 256 of {images:,} images")
@@ -85,7 +87,11 @@ def learning_rate(s: Subject) -> Finding:
     return Finding("learning rate", "warning", text, f"--learning_rate {suggested:.2g}, say, or another --optimizer")
 
 
-_KINDS = {"lars": ("lars", "larc"), "adam": ("adam", "lamb", "lion", "adan", "adopt", "nadam")}
+_KINDS = {
+    "lars": ("lars", "larc"),
+    "sgd": ("sgd", "momentum", "nesterov"),
+    "adam": ("adam", "lamb", "lion", "adan", "adopt", "nadam"),
+}
 
 
 def layer_groups(s: Subject) -> Finding:
