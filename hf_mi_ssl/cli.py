@@ -1,30 +1,24 @@
 """The console script `hf-mi-ssl`."""
 
 import argparse
+import importlib
 import sys
 
-from . import methods
-
-
-def _check_data(arguments: list[str]) -> int:
-    from .training.check_data import check_data  # it takes a while to import
-
-    return check_data(arguments)
-
-
-COMMANDS = {"methods": methods.main, "check-data": _check_data}
+COMMANDS = {  # name: (module with a `main`, what it does)
+    "methods": ("hf_mi_ssl.methods", "the table of methods, or one row of it"),
+    "check-data": ("hf_mi_ssl.training.check_data", "which images of a data set cannot be read"),
+    "doctor": ("hf_mi_ssl.commands.doctor", "a recipe checked before it runs"),
+    "view": ("hf_mi_ssl.commands.view", "a run as a page: curves, map, nearest neighbours"),
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="hf-mi-ssl", description="self-supervised pre-training as MI maximisation")
-    parser.add_argument(
-        "command",
-        choices=COMMANDS,
-        help="methods: the table of methods, or one row of it; check-data: which images of a data set cannot be read",
-    )
+    what = "; ".join(f"{name}: {does}" for name, (_, does) in COMMANDS.items())
+    parser.add_argument("command", choices=COMMANDS, help=what)
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the command; `--help` explains them")
     args = parser.parse_args()
-    return COMMANDS[args.command](args.arguments)
+    return importlib.import_module(COMMANDS[args.command][0]).main(args.arguments)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ LEVELS = [
     {"configuration", "estimators"},
     {"modeling_base", "modeling_sdmi", "modeling_jmi"},
     {"training", "evaluation", "hub"},
-    {"metrics"},
+    {"metrics", "commands"},
     {"cli", "__init__"},
 ]
 SAME_LEVEL = {("modeling_sdmi", "modeling_base"), ("modeling_jmi", "modeling_base")}

@@ -71,17 +71,23 @@ def test_the_spectrum_is_that_of_the_covariance():
             np.testing.assert_allclose(line.get_ydata(), expected / expected.sum(), rtol=1e-9)
 
 
+def looks(axis) -> int:
+    """How many classes can be told apart, by colour or by shape."""
+    return len({(str(c.get_facecolors()[0]), c.get_paths()[0].vertices.tobytes()) for c in axis.collections})
+
+
 def test_the_map_shows_the_principal_components_in_the_colours_of_classes_or_of_images():
     found = embedded()
     labels = torch.arange(N) % 3
     axis = map_figure(found, labels, "title").axes[1]
-    points = axis.collections[0].get_offsets()
+    points = np.concatenate([of_class.get_offsets() for of_class in axis.collections])
     h = found["trained"]["h"].double()
     variances = torch.linalg.eigvalsh(torch.cov(h.T)).flip(0)
     np.testing.assert_allclose(points.var(0, ddof=1), variances[:2], rtol=1e-9)
     assert f"{variances[0] / variances.sum():.0%}" in axis.get_xlabel()
     assert [text.get_text() for text in axis.texts] == ["0", "1", "2"]
-    assert len(np.unique(axis.collections[0].get_facecolors(), axis=0)) == 3
+    assert looks(axis) == 3
+    assert looks(map_figure(found, torch.arange(N) % 20, "title").axes[1]) == 20
     for unnamed in (None, torch.arange(N), labels - 1):  # none, too many classes, some without a label
         axis = map_figure(found, unnamed, "title").axes[1]
         np.testing.assert_allclose(axis.collections[0].get_facecolors()[:, :3], found["trained"]["colour"], atol=1e-6)

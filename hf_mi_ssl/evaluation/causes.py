@@ -13,12 +13,13 @@ def likely_cause(kind: str, config: MISSLConfig, steps: int) -> str:
     return next(_CAUSES[kind](config, steps))
 
 
-def _collapse(config: MISSLConfig, steps: int) -> Iterator[str]:
+def collapse_risks(config: MISSLConfig, steps: int) -> Iterator[str]:
+    """What in the columns of a row lets embeddings collapse in a run of so many steps, and what to change."""
+
     def get(column: str):
         return getattr(config, column, None)  # columns that only SDMI has
 
-    marginal = {name: weight for name, weight in config.marginal.items() if weight}
-    free = not marginal and "whitened" not in config.critic  # nothing in J − M keeps embeddings apart
+    marginal, free = _marginal_of(config)
     predictor = get("predictor_hidden_size") is not None
     if free and not predictor:
         branch = get("target") is not None
@@ -34,18 +35,29 @@ def _collapse(config: MISSLConfig, steps: int) -> Iterator[str]:
         yield "the projector has no batch norm. Set projector_output_norm=true"
     if free and get("predictor_schedule") == "cosine" and get("target") == "reset":
         yield "the predictor is too slow for a target at its heels. Set predictor_schedule=constant"
-    if free:
-        yield "the predictor is too slow or too narrow. Raise predictor_hidden_size or lower --learning_rate"
     if set(marginal) <= _ONE_BY_ONE and marginal:
         yield (
             f"the marginal terms ({', '.join(marginal)}) let dimensions repeat one another. "
             f"Add a term of second order (covariance, second_order)"
         )
-    yield from _temperature(config)
+    yield from temperature_risks(config)
+
+
+def _collapse(config: MISSLConfig, steps: int) -> Iterator[str]:
+    marginal, free = _marginal_of(config)
+    yield from collapse_risks(config, steps)
+    if free:
+        yield "the predictor is too slow or too narrow. Raise predictor_hidden_size or lower --learning_rate"
     if not marginal:
         yield "a whitening of too few images for their dimensions. Raise the batch size or lower projection_size"
     weights = ", ".join(f"{name}={weight:g}" for name, weight in marginal.items())
     yield f"too little weight on the marginal ({weights}) or too large steps. Raise it, or lower --learning_rate"
+
+
+def _marginal_of(config: MISSLConfig) -> tuple[dict[str, float], bool]:
+    """The marginal terms that have a weight, and whether nothing in J − M keeps embeddings apart."""
+    marginal = {name: weight for name, weight in config.marginal.items() if weight}
+    return marginal, not marginal and "whitened" not in config.critic
 
 
 def _slow_target(config: MISSLConfig, steps: int) -> Iterator[str]:
@@ -57,7 +69,8 @@ def _slow_target(config: MISSLConfig, steps: int) -> Iterator[str]:
         )
 
 
-def _temperature(config: MISSLConfig) -> Iterator[str]:
+def temperature_risks(config: MISSLConfig) -> Iterator[str]:
+    """What is wrong with a temperature of cosines, if anything, and what to change."""
     if config.critic in ("cosine", "normalized_l2") and config.temperature > 2:
         yield (
             f"with temperature={config.temperature:g} scores differ by at most "
@@ -68,7 +81,7 @@ def _temperature(config: MISSLConfig) -> Iterator[str]:
 
 
 def _learns_nothing(config: MISSLConfig, steps: int) -> Iterator[str]:
-    yield from _temperature(config)
+    yield from temperature_risks(config)
     yield from _slow_target(config, steps)
     yield (
         "steps too small or too large, or views that share nothing. "
@@ -77,7 +90,7 @@ def _learns_nothing(config: MISSLConfig, steps: int) -> Iterator[str]:
 
 
 def _diverges(config: MISSLConfig, steps: int) -> Iterator[str]:
-    yield from (cause for cause in _temperature(config) if config.temperature < 1)
+    yield from (cause for cause in temperature_risks(config) if config.temperature < 1)
     yield "too large steps. Lower --learning_rate, or set --max_grad_norm and --warmup_epochs"
 
 

@@ -18,12 +18,12 @@ def draw_figures(records: Records, directory: Path, title: str) -> list[Path]:
 def summary_table(results: Mapping[str, Any]) -> str:
     """The evaluations of `results.json` as a short table: pixels, random, trained; then MI in nats."""
     found = {(row["encoder"], row["branch"], row["name"]): row for row in results["evaluations"]}
-    lines = []
+    lines = [""]
     accuracies = [key for key in found if key[2] in ("knn_top1", "linear_top1")]
     if accuracies:
         row = found[accuracies[0]]
         lines += [f"top-1 accuracy on {row['n']:,} images of {row['split']} (95 % interval)", ""]
-        lines.append(f"{'encoder':<18}{'kNN':<24}{'linear probe':<24}")
+        lines.append(f"{'encoder':<18}{'kNN':<24}linear probe")
         for encoder, branch in dict.fromkeys((encoder, branch) for encoder, branch, _ in accuracies):
             name = f"{encoder}, target" if branch == "target" else encoder
             cells = [_percent(found.get((encoder, branch, metric))) for metric in ("knn_top1", "linear_top1")]
@@ -57,8 +57,8 @@ def _label(name: str) -> str:
 
 
 def _percent(row: Mapping[str, Any] | None) -> str:
-    return "" if row is None else f"{100 * row['value']:.1f} % ({100 * row['low']:.1f}–{100 * row['high']:.1f})"
+    return "" if row is None else f"{100 * row['value']:.1f} % ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
 
 
 def _nats(row: Mapping[str, Any] | None) -> str:
-    return "" if row is None else f"{row['value']:.2f} ({row['low']:.2f}–{row['high']:.2f})"
+    return "" if row is None else f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})"

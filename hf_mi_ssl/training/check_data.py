@@ -16,7 +16,7 @@ Flags are those of the pre-training recipes, --config among them; those that are
 exit code is 1 if an image cannot be read, else 0."""
 
 
-def check_data(argv: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """The command; returns its exit code."""
     try:
         args = parse_arguments(argv, DESCRIPTION)

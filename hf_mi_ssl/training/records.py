@@ -20,6 +20,7 @@ from .arguments import PretrainingArguments
 from .checkpoints import latest_checkpoint
 from .leaving import EvaluationInterruptedError
 from .plan import Plan
+from .progress import ProgressTable
 from .updates import Skips
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class MetricsLog:
         self.path, self.accelerator, self.alarm, self.skips, self.every = path, accelerator, alarm, skips, every
         self.pending: list[dict] = []
         self.images, self.clock = 0, time.perf_counter()
+        self.progress = ProgressTable()
         kept = [record for record in read_records(path) if record["step"] <= start] if start else []
         self.evaluated = {record["step"] for record in kept if "loss" not in record}
         for record in kept:
@@ -151,6 +153,8 @@ class MetricsLog:
                 record["alarm"] = new
                 for message in new.values() if self.accelerator.is_main_process else ():
                     logger.warning("step %d: %s", record["step"], message)
+            if self.accelerator.is_main_process:
+                self.progress(record)
         if self.accelerator.is_main_process:
             with self.path.open("a") as file:
                 file.writelines(json.dumps(record) + "\n" for record in records)

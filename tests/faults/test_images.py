@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch import multiprocessing
 
-from hf_mi_ssl import cli
 from hf_mi_ssl.data import BadImages, ImageReader, load_corpus
 from hf_mi_ssl.data.images import MAX_PIXELS, BadImageError, decode
+from hf_mi_ssl.training import check_data
 
 RAMP = np.linspace(0, 255, 48 * 32).reshape(32, 48).astype(np.uint8)  # grows to the right and, row by row, downwards
 
@@ -326,12 +326,12 @@ def test_rows_that_point_elsewhere_are_never_followed(hostile, num_workers):
 def test_check_data_prints_what_is_wrong(hostile, tmp_path, capsys):
     file, n, asked = hostile
     argv = ["--dataset_name", "parquet", "--data_files", f"train={file}", "--dataloader_num_workers", "0"]
-    assert cli.COMMANDS["check-data"](argv) == 1
+    assert check_data.main(argv) == 1
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == n + 1 + 1  # the name with a newline in it takes two
     assert said.out.splitlines()[-1] == f"{n + 3} images read: {n} bad images ({n - 2} foreign path, 2 missing)"
     assert asked == []
-    assert cli.COMMANDS["check-data"](["--dataset_name", "nowhere/"]) == 2
+    assert check_data.main(["--dataset_name", "nowhere/"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -342,10 +342,10 @@ def test_check_data_of_good_images(tmp_path, capsys, monkeypatch):
         picture().save(tmp_path / "images" / split / "a.png")
         picture().save(tmp_path / "images" / split / "b.png")
     argv = ["--dataset_name", "imagefolder", "--data_dir", str(tmp_path / "images"), "--dataloader_num_workers", "0"]
-    assert cli.COMMANDS["check-data"](argv) == 0
+    assert check_data.main(argv) == 0
     assert capsys.readouterr().out == "4 images read: all good\n"
     (tmp_path / "images" / "test" / "a.png").write_bytes(PNG[:100])
-    assert cli.COMMANDS["check-data"](argv) == 1
+    assert check_data.main(argv) == 1
     row, total = capsys.readouterr().out.splitlines()
     assert row.startswith("test  0  corrupt  ")
     assert "a.png" in row

@@ -1,0 +1,289 @@
+"""What README and guides tell a reader to type is understood by the command it names; what this machine can run, runs.
+
+Every command of every ```bash block is read here. Those that need GPUs, the Hub, other people's checkpoints or days
+are parsed by their own parser; the others run as well, at a small size.
+"""
+
+import ast
+import importlib.util
+import json
+import re
+import runpy
+import shlex
+import shutil
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+
+import pytest
+from accelerate.state import AcceleratorState, PartialState
+
+from hf_mi_ssl import JMIConfig, SDMIConfig, cli
+from hf_mi_ssl.methods import METHODS
+from hf_mi_ssl.mi import CRITICS, JOINT_TERMS, MARGINAL_TERMS
+from hf_mi_ssl.training import parse_arguments
+from tests.conftest import SMALLER
+
+ROOT = Path(__file__).resolve().parent.parent
+GUIDES = ROOT / "recipes" / "guides"
+PAGES = {path.stem: path for path in (ROOT / "README.md", *sorted(GUIDES.glob("*.md")))}
+FIRST = "own_images"  # the page whose run the others look at
+
+
+def commands(page: str) -> list[str]:
+    """The commands of a page, each on one line, without comments and without the … that stands for more flags."""
+    blocks = re.findall(r"^ *```bash\n(.*?)^ *```", PAGES[page].read_text(), re.DOTALL | re.MULTILINE)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    words = [[word for word in shlex.split(line, comments=True) if word != "…"] for line in lines]
+    return [shlex.join(command) for command in words if command]
+
+
+COMMANDS = [(page, command) for page in PAGES for command in commands(page)]
+# What is not here: devices, a network, files of strangers, hours, files that another page makes
+NOT_HERE = re.compile(
+    r"--multi_gpu|torchrun|push_to_hub|hf auth|^make |microsoft/|facebook/|uoft-cs/|import_checkpoint|imported/"
+    r"|reproduce\.py|resnet50|recipes/configs/.*cifar10|runs/tuned"
+)
+
+
+class ParsedError(Exception):
+    """Raised in the place of what a command would do."""
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """A directory as a reader has it: recipes, the README's own method, a run's arguments."""
+    return _desk(tmp_path, monkeypatch)
+
+
+def _desk(place: Path, monkeypatch) -> Path:
+    (place / "recipes").symlink_to(ROOT / "recipes")
+    module = re.search(r'```python\n("""KoLeo.*?)```', PAGES["README"].read_text(), re.DOTALL)[1]
+    (place / "my_method.py").write_text(module)
+    monkeypatch.chdir(place)
+    return place
+
+
+@pytest.fixture(autouse=True)
+def tables_as_they_were():
+    """Rows and terms that a command added go again."""
+    tables = (METHODS, CRITICS, JOINT_TERMS, MARGINAL_TERMS)
+    before = [dict(table) for table in tables]
+    yield
+    for table, entries in zip(tables, before):
+        table.clear()
+        table.update(entries)
+
+
+def _recipe_and_flags(command: str) -> tuple[str, list[str]]:
+    words = shlex.split(command)
+    place = next(i for i, word in enumerate(words) if word.startswith("recipes/"))
+    return words[place], words[place + 1 :]
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS)
+def test_every_command_is_understood(page, command, desk, monkeypatch):
+    if command.startswith("make "):
+        assert f"\n{command.split()[1]}:" in (ROOT / "Makefile").read_text()
+    elif command == "hf auth login":
+        pass  # huggingface_hub's own
+    elif command.startswith("hf-mi-ssl "):
+        understand(command, monkeypatch)
+    else:
+        assert re.match(r"(ACCELERATE_USE_CPU=1 torchrun|accelerate launch|python) ", command)
+        recipe, flags = _recipe_and_flags(command)
+        assert (ROOT / recipe).is_file()
+        for run in {*re.findall(r"runs/[\w-]+(?=/training_args)", command)}:
+            Path(run).mkdir(parents=True)
+            (Path(run) / "training_args.json").write_text(json.dumps(parse_arguments([], "", method="jmi").to_dict()))
+        for row in {*re.findall(r"imported/\w+/method.json", command)}:
+            Path(row).parent.mkdir(parents=True)
+            Path(row).write_text('{"method": "vicreg"}')
+        if "pretrain_" in recipe:
+            args = parse_arguments(flags, "", method=recipe[17:-3])
+            assert METHODS[args.method].paradigm in recipe
+            config_class = SDMIConfig if METHODS[args.method].paradigm == "sdmi" else JMIConfig
+            config_class.from_method(args.method, **args.columns)
+        else:
+            spec = importlib.util.spec_from_file_location("recipe", ROOT / recipe)
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            for name, nothing in (("load_encoder", None), ("input_of", {}), ("load", (None, {}))):
+                monkeypatch.setattr(module, name, lambda *_, made=nothing: made, raising=False)
+            monkeypatch.setattr(module, "parse_arguments", stop_after(parse_arguments), raising=False)
+            monkeypatch.setattr(ArgumentParser, "parse_args", stop_after(ArgumentParser.parse_args))
+            monkeypatch.setattr(sys, "argv", [recipe, *flags])
+            with pytest.raises(ParsedError):
+                module.main()
+
+
+def understand(command: str, monkeypatch) -> None:
+    """`hf-mi-ssl`, as far as its arguments go."""
+    monkeypatch.setattr(sys, "argv", shlex.split(command))
+    if " doctor " in command:
+        Path("my_photos").mkdir()
+        monkeypatch.setattr("hf_mi_ssl.commands.doctor.diagnose", lambda *_, **__: [])
+        assert cli.main() == 0
+    elif " view " in command:
+        monkeypatch.setattr("hf_mi_ssl.commands.view.page", lambda *_: "")
+        Path("runs/my_photos").mkdir(parents=True)
+        Path("runs/my_photos/metrics.jsonl").touch()
+        assert cli.main() == 0
+    else:
+        assert cli.main() == 0
+
+
+def stop_after(parse):
+    def stop(*given, **more):
+        parse(*given, **more)
+        raise ParsedError
+
+    return stop
+
+
+# What runs, smaller: flags that are added, and words that take the place of others
+TINY = ["--image_size", "16", "--per_device_train_batch_size", "16", "--dataset_name", "imagefolder", "--data_dir",
+        "my_photos", "--dataloader_num_workers", "0"]  # fmt: skip
+SHORT = [*TINY, "--max_train_steps", "4", "--eval_steps", "100", "--warmup_epochs", "0"]
+ADDED = {
+    "pretrain_sdmi.py": SHORT,
+    "pretrain_jmi.py": SHORT,
+    "finetune.py": ["--num_train_epochs", "1", "--learning_rate", "1e-3", "--label_fraction", "0.5"],
+    "estimate_mi.py": ["--n", "64"],
+    "surrogate_report.py": ["--n", "64"],
+}
+REPLACED = {"--task all": "--task gaussian_20d_5"}
+
+
+def run(command: str) -> int | None:
+    """Run a command in this process, smaller; returns its exit code."""
+    for old, new in REPLACED.items():
+        command = command.replace(old, new)
+    if command.startswith("hf-mi-ssl "):
+        words = shlex.split(command)
+        if "doctor" in words and "--num_images" not in words:
+            words += TINY
+        sys.argv = words
+        return cli.main()
+    recipe, flags = _recipe_and_flags(command)
+    added = ADDED.get(Path(recipe).name, [])
+    if "pretrain_" in recipe:
+        method = parse_arguments(flags, "", method={"sdmi": "sdmi_ema", "jmi": "jmi"}[recipe[17:-3]]).method
+        columns = {name: SMALLER[name] for name in SMALLER if name in METHODS[method].columns}
+        columns |= {"projector_hidden_size": 32, "projection_size": 16}
+        added = [*added, "--set", *(f"{name}={value}" for name, value in columns.items())]
+        output = re.search(r"--output_dir (\S+)", command)
+        if output is None or Path(output[1]).exists():  # the same run, on another page
+            added += ["--output_dir", f"runs/{len(list(Path('runs').glob('*')))}"]
+        if "--init_from" not in flags:
+            added += ["--encoder", "resnet_tiny"]
+    if recipe.endswith("finetune.py"):
+        output = re.search(r"--output_dir (\S+)", command)
+        if output is None or Path(output[1]).exists():
+            added = [*added, "--output_dir", f"runs/{len(list(Path('runs').glob('*')))}"]
+    sys.argv = [recipe, *flags, *added]
+    try:
+        runpy.run_path(str(ROOT / recipe), run_name="__main__")
+    except SystemExit as done:
+        return done.code
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        PartialState._reset_state()
+    return 0
+
+
+def runnable(page: str) -> list[str]:
+    return [command for command in commands(page) if not NOT_HERE.search(command)]
+
+
+@pytest.fixture(scope="module")
+def place(folder, tmp_path_factory):
+    """Where a reader has followed `own_images.md` to its end; the exit code of each of its commands."""
+    root = tmp_path_factory.mktemp("reader")
+    shutil.copytree(folder, root / "my_photos")
+    before = sys.argv
+    with pytest.MonkeyPatch.context() as patch:
+        _desk(root, patch)
+        codes = {command: run(command) for command in runnable(FIRST)}
+    sys.argv = before
+    return root, codes
+
+
+@pytest.mark.slow
+def test_own_images_can_be_followed_to_the_card(place):
+    root, codes = place
+    assert set(codes.values()) <= {0, None}, codes
+    assert len(codes) == len(commands(FIRST)) == 6
+    card = (root / "runs" / "my_photos" / "README.md").read_text()
+    assert "linear" in card
+    assert "fine" in card
+    assert "data:image/jpeg" in (root / "my_photos.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if page != FIRST and runnable(page)])
+def test_every_command_that_can_run_here_runs(page, place, monkeypatch):
+    monkeypatch.chdir(place[0])
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    codes = {command: run(command) for command in runnable(page)}
+    assert set(codes.values()) <= {0, None}, codes
+
+
+def test_enough_of_the_commands_run_here():
+    """What is only parsed is listed in NOT_HERE for a reason, and it is the smaller part outside the README."""
+    guides = [command for page, command in COMMANDS if page != "README"]
+    assert sum(not NOT_HERE.search(command) for command in guides) > len(guides) / 2
+
+
+# Links
+
+LINKS = [(page, link) for page, path in PAGES.items() for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text())]
+FORMULAS = re.findall(r"\[`(\w+)`\]\(\.\./\.\./(hf_mi_ssl/[\w/]+\.py)\)", PAGES["theory"].read_text())
+
+
+def test_every_formula_is_linked_to_its_function():
+    assert len(FORMULAS) > 30
+    for name, file in FORMULAS:
+        tree = ast.parse((ROOT / file).read_text())
+        assigned = (node.targets if isinstance(node, ast.Assign) else [node.target]
+                    for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign))  # fmt: skip
+        names = {target.id for targets in assigned for target in targets if isinstance(target, ast.Name)}
+        names |= {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        assert name in names, f"{file} has no {name}"
+
+
+def test_every_term_and_critic_of_the_formulas_is_in_the_table_that_methods_use():
+    tables = {"critics": CRITICS, "joint": JOINT_TERMS, "marginal": MARGINAL_TERMS, "moments": MARGINAL_TERMS}
+    for name, file in FORMULAS:
+        if Path(file).stem in tables and "mi/" in file:
+            assert name in tables[Path(file).stem]
+
+
+def test_every_link_to_a_file_leads_to_one():
+    for page, link in LINKS:
+        if not link.startswith(("http", "#")):
+            assert (PAGES[page].parent / link.split("#")[0]).exists(), (page, link)
+
+
+def test_every_guide_is_named_in_the_readme():
+    text = PAGES["README"].read_text()
+    assert all(f"recipes/guides/{path.name}" in text for path in GUIDES.glob("*.md"))
+
+
+def test_what_the_guides_say_of_results_is_in_the_results():
+    """The numbers of the page that chooses a method, from the table that they were read from."""
+    table = (ROOT / "model_cards" / "results" / "cifar10_cpu.md").read_text()
+    rows = {
+        cells[1].strip(" `"): cells for cells in (line.split("|") for line in table.splitlines()) if len(cells) == 14
+    }
+    knn = {name: float(rows[name][5].split()[0]) for name in METHODS}
+    rank = {name: float(rows[name][10]) for name in METHODS}
+    mi = {name: float(rows[name][8].split()[0]) for name in METHODS}
+    assert all(48 <= knn[name] < 50 for name in ("jmi", "dcl", "align_uniform"))
+    assert round(knn["sdmi_ema"]) == 47
+    assert round(knn["sdmi"]) == 45
+    assert all(35 <= knn[name] <= 38 for name in ("byol", "simsiam", "dino", "swav"))
+    assert all(round(rank[name]) in range(45, 75) for name in ("jmi", "dcl", "align_uniform"))
+    assert all(round(rank[name]) in (6, 7) for name in ("simsiam", "swav"))
+    assert rank["spectral"] == 1.3
+    assert (knn["corinfomax"], mi["corinfomax"], knn["simclr"], mi["simclr"]) == (47.9, 1.2, 42.5, 1.86)
