@@ -2,12 +2,16 @@
 
 import importlib.util
 import json
+import math
 import re
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from hf_mi_ssl.estimators import ESTIMATORS, TASKS
+from hf_mi_ssl.estimators.result import cut
+from hf_mi_ssl.evaluation import estimates
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "model_cards" / "results"
@@ -41,6 +45,25 @@ def test_no_lower_bound_is_above_the_truth_and_nothing_is_found_in_independent_p
             assert row["error"] <= 3 * row["standard_error"], (task, name)
         if task == "independent_8d" and "value" in row:
             assert row["value"] <= 0.005, name
+
+
+@pytest.mark.parametrize("name", ["gaussian_critic", "probe", "separable", "concatenated", "bilinear"])
+def test_the_intervals_of_learned_bounds_are_cut_by_one_rule(name):
+    for row in (row for (_, estimator), row in ROWS.items() if estimator == name):
+        value, half = row["value"], 1.959964 * row["standard_error"]
+        low, _, high = cut(value - half, value, value + half, 0.0, math.log(row["n"]))
+        assert (row["low"], row["high"]) == pytest.approx((low, high), abs=1e-9), row["task"]
+
+
+def test_the_lowest_panel_of_each_column_says_its_unit(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(
+        estimates, "_figure", lambda **size: drawn.append(Figure(figsize=[*size.values()])) or drawn[-1]
+    )
+    names = [*ESTIMATORS][:8]  # a row of six panels and one of two
+    estimates.task_figure([ROWS["gaussian_2d_1", name] for name in names], tmp_path / "estimates.png")
+    said = [axis.get_xlabel() for axis in drawn[0].axes[: len(names)]]
+    assert said == [""] * 2 + ["nats"] * 6
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

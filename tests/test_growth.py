@@ -112,3 +112,18 @@ def test_growth_begins_at_the_start_so_that_what_batch_norm_wins_back_is_none():
     found = growth_verdicts([start, *curve([0.5, 0.75, *[0.8] * 20])], {}, False)["mi/cos_dv"]
     assert found["gain"] == 0
     assert not found["grew"]
+
+
+def test_a_curve_that_ends_within_the_error_of_0_did_not_grow_however_well_its_gain_is_known():
+    found = verdict([-0.5, -0.2, 0.0, 0.02], error=0.01, paired=0.002)
+    assert found["because"] == ["it ends at 0.020, not above 0 by three standard errors"]
+    assert verdict([-0.5, -0.2, 0.0, 0.04], error=0.01, paired=0.002)["grew"]
+
+
+def test_an_interval_that_is_cut_at_0_hides_nothing_of_the_error():
+    records = [
+        {"step": 0, "eval/mi/cos_dv": 0.0, "eval/mi/cos_dv/low": 0.0, "eval/mi/cos_dv/high": 0.0196},
+        {"step": 1, "eval/mi/cos_dv": 0.005, "eval/mi/cos_dv/low": 0.0, "eval/mi/cos_dv/high": 0.0246},
+    ]
+    error = growth_verdicts(records, {}, False)["mi/cos_dv"]["standard_error"]
+    assert error == pytest.approx(0.01 * math.sqrt(2), rel=1e-3)

@@ -107,7 +107,7 @@ def task_figure(rows: Rows, path: str | PathLike, title: str = "") -> None:
         axis.set_axis_off()
     for axis in axes.flat[max(0, len(panels) - columns) : len(panels)]:  # the lowest of each column
         axis.tick_params(labelbottom=True)
-    figure.supxlabel("nats", fontsize=10)
+        axis.set_xlabel("nats")
     figure.suptitle(f"{title}\n{_LEGEND}; black ticks: truth", fontsize=10)
     figure.savefig(path)
 

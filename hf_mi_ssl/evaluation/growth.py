@@ -1,10 +1,10 @@
 """Did mutual information grow? A verdict from the tracked curves, which a run that died does not pass.
 
 A curve, from the start on, grew if 95 % of its steps fall by no more than a tolerance of two standard errors, it
-gained more than three, it ends within three (or 5 %) of its best, and nothing collapsed. The standard error is that of
-the difference between the trained and the initial model on the same pairs; models that are nearer to one another
-differ by less. At the start batch norm has statistics of training images: what a run gains by learning them is no
-growth.
+gained more than three, it ends within three (or 5 %) of its best and above 0 by three of its own, and nothing
+collapsed. The standard error is that of the difference between the trained and the initial model on the same pairs;
+models that are nearer to one another differ by less; that of the end is larger, and its own. At the start batch norm
+has statistics of training images: what a run gains by learning them is no growth.
 """
 
 import itertools
@@ -55,14 +55,20 @@ def growth_verdicts(records: Iterable[Mapping], errors: Mapping[str, float], col
     evaluations = [record for record in records if "loss" not in record]
     for name in (f"{space}/{curve}" for space in ("mi", "mi_h", "mi_target") for curve in CURVES):
         key = f"eval/{name}"
-        points = [(r[key], (r[f"{key}/high"] - r[f"{key}/low"]) / (2 * _Z95)) for r in evaluations if key in r]
-        if len(points) > 1:
-            error = errors.get(name, math.hypot(points[0][1], points[-1][1]))
-            verdicts[name] = _verdict([value for value, _ in points], error, name in errors, collapsed)
+        values = [r[key] for r in evaluations if key in r]
+        if len(values) > 1:
+            ends = [standard_error(r, key) for r in evaluations if key in r]
+            error = errors.get(name, math.hypot(ends[0], ends[-1]))
+            verdicts[name] = _verdict(values, error, ends[-1], name in errors, collapsed)
     return verdicts
 
 
-def _verdict(values: list[float], error: float, paired: bool, collapsed: bool) -> dict:
+def standard_error(record: Mapping, key: str) -> float:
+    """Of an estimate, in nats, from its interval, one side of which may be cut (at 0, at log n)."""
+    return max(record[f"{key}/high"] - record[key], record[key] - record[f"{key}/low"]) / _Z95
+
+
+def _verdict(values: list[float], error: float, of_end: float, paired: bool, collapsed: bool) -> dict:
     steps = [new - old for old, new in itertools.pairwise(values)]
     tolerance = 2 * error
     gain, drawdown = values[-1] - values[0], max(values) - values[-1]
@@ -71,7 +77,7 @@ def _verdict(values: list[float], error: float, paired: bool, collapsed: bool) -
         f"it rises or stays in {monotone:.0%} of the steps only": monotone < 0.95,
         f"the gain of {gain:.3f} is not above three standard errors": gain <= 3 * error,
         f"it ends {drawdown:.3f} below its best": drawdown > max(3 * error, 0.05 * max(values)),
-        f"it ends at {values[-1]:.3f}, not above 0 by three standard errors": values[-1] <= 3 * error,
+        f"it ends at {values[-1]:.3f}, not above 0 by three standard errors": values[-1] <= 3 * of_end,
         "the embeddings have collapsed": collapsed,
     }
     return {
