@@ -115,7 +115,7 @@ def test_seeds_and_protocols_stand_beside_each_other_and_on_the_card(exported, f
     card = (run / "README.md").read_text()
     for measure in ("linear probe", "ridge probe"):
         lines = [line for line in card.splitlines() if line.startswith(f"| {measure} ")]
-        assert [line.split(" | ")[-1] for line in lines] == ["1 |", "2 |"]
+        assert [line.split(" | ")[-1] for line in lines] == ["1 |", "2 |", "2 seeds |"]
     results = ModelCard(card).data.eval_results
     assert [one.metric_args["seed"] for one in results if one.metric_name == "linear probe"] == [1, 2]
 

@@ -106,6 +106,14 @@ def test_classes_are_told_apart_without_red_and_green_by_colour_and_shape():
     assert len(drawn) == 3
 
 
+def test_no_number_of_a_class_is_written_on_another():
+    label = torch.arange(90) % 3
+    h = torch.randn(90, 4, generator=torch.Generator().manual_seed(0)) + 20.0 * (label == 2)[:, None]
+    found = {"h": h, "colour": torch.zeros(90, 3)}
+    axis = map_figure({"random": found, "trained": found}, label, "run").axes[1]
+    assert [text.get_text() for text in axis.texts] == ["0", "2"]  # 1 lies where 0 does
+
+
 @pytest.mark.parametrize(("n", "width"), [(8, 1), (9, 5), (40, 12)])
 def test_everything_is_drawn_of_few_images_and_of_collapsed_embeddings(n, width, tmp_path):
     few = Part(part().images, torch.arange(n), "test")

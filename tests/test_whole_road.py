@@ -14,6 +14,17 @@ from tests.hub_server import hub
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = ["--image_size", 32, "--dataloader_num_workers", 0]
+# Of every Python: what is unpickled in it is written down
+WATCH = """
+import sys
+
+def note(event, arguments):
+    if event == "pickle.find_class":
+        with open({0!r}, "a") as file:
+            print(sys.argv, arguments, file=file)
+
+sys.addaudithook(note)
+"""
 STRANGER = """
 import sys
 sys.modules["hf_mi_ssl"] = None
@@ -35,7 +46,9 @@ def test_pretrain_push_load_probe_and_finetune(tmp_path):
     run, tuned = tmp_path / "run", tmp_path / "tuned"
     with hub(tmp_path / "home") as place:
         name = place.name("whole-road")
-        settings = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        (tmp_path / "site").mkdir()
+        (tmp_path / "site" / "sitecustomize.py").write_text(WATCH.format(str(tmp_path / "pickles")))
+        settings = {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{tmp_path / 'site'}:{ROOT}"}
 
         def python(*argv) -> str:
             command = [sys.executable, *map(str, argv)]
@@ -69,3 +82,6 @@ def test_pretrain_push_load_probe_and_finetune(tmp_path):
         card = place.read(name, "README.md").decode()
     assert re.search(rf"fine-?tun.*10 % of the labels.* {100 * row['value']:.1f} %", card)
     assert f'AutoModel.from_pretrained("{name}"' in card
+    assert not (tmp_path / "pickles").exists()
+    written = {file.suffix for place in (run, tuned) for file in place.rglob("*") if file.is_file()}
+    assert written == {".json", ".jsonl", ".md", ".png", ".safetensors"}

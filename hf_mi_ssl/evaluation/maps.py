@@ -15,6 +15,7 @@ from ..data import Part
 
 Embedded = dict[str, dict[str, Tensor]]  # of the random and the trained encoder: h (n, H), z (n, D), colour (n, 3)
 _FEWEST, _MOST_CLASSES = 8, 20
+_APART = 0.06  # numbers of classes, in shares of the map's width and height
 _QUERIES, _NEIGHBOURS = 6, 9
 _SIDE, _GAP = 64, 6  # pixels of a cell of the grid, and around it
 _INK = {"random": "#999999", "trained": "#0072B2"}
@@ -82,8 +83,12 @@ def map_figure(embedded: Embedded, labels: Tensor | None, title: str):
             of_shape = place // len(_COLOURS) == number
             style = {"s": 9, "marker": shape, "alpha": 0.8, "linewidths": 0}
             axis.scatter(*points[of_shape].T, c=colours[of_shape.numpy()], **style)
+        extent, written = (points.max(0).values - points.min(0).values).clamp_min(1e-300), []
         for label in classes if named else ():  # written where the class is: colours alone do not tell for everybody
             centre = points[labels == label].median(0).values
+            if any(((centre - other).abs() / extent).max() < _APART for other in written):
+                continue  # one number on another tells nobody anything
+            written.append(centre)
             outline = [withStroke(linewidth=3, foreground="white")]
             axis.annotate(str(label), centre.tolist(), weight="bold", ha="center", va="center", path_effects=outline)
         axis.set(title=f"{name} encoder", xticks=[], yticks=[])
