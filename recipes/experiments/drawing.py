@@ -54,4 +54,4 @@ def legend(figure: Any, axes: Any, **more: Any) -> None:
         for handle, label in zip(*axis.get_legend_handles_labels()):
             handles.setdefault(label, handle)
     if handles:
-        figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize=8, **more)
+        figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=8, **more)

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import critics  # noqa: F401  (registers them)
 import torch
 from reporting import Report, write_report
 from sources import SOURCES, Source, ToyConfig, Views

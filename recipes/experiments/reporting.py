@@ -29,6 +29,10 @@ class Interval:
     n: int
 
     def __str__(self) -> str:
+        if math.isnan(self.value):
+            return "–"
+        if math.isinf(self.low) or math.isinf(self.high):
+            return f"{self.value:.{DIGITS}f}"
         digits = max(0, DIGITS - 1 - math.floor(math.log10(max(abs(self.value), abs(self.high - self.low), 1e-3))))
         digits = min(digits, DIGITS)
         return f"{self.value:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
