@@ -33,8 +33,8 @@ class Interval:
             return "–"
         if math.isinf(self.low) or math.isinf(self.high):
             return f"{self.value:.{DIGITS}f}"
-        digits = max(0, DIGITS - 1 - math.floor(math.log10(max(abs(self.value), abs(self.high - self.low), 1e-3))))
-        digits = min(digits, DIGITS)
+        digits = max(0, DIGITS - 1 - math.floor(math.log10(max(abs(self.value), abs(self.high - self.low), 1e-5))))
+        digits = min(digits, DIGITS) if abs(self.value) > 0.02 or self.value == 0 else min(digits, DIGITS + 2)
         return f"{self.value:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 

@@ -201,12 +201,15 @@ def _rendered(classes: int, styles: int, noises: int, dimension: int) -> Tensor:
 
 
 class _Chains:
-    """A topic is a Markov chain over 64 words; p(words | topic) is known, and with it every posterior."""
+    """A topic is a Markov chain over 64 words, with favourite words and favourite successors; p(words | topic) is known,
+    and with it every posterior."""
 
-    def __init__(self, topics: int, length: int, sharpness: float):
+    def __init__(self, topics: int, length: int):
         self.topics, self.length = topics, length
-        logits = sharpness * torch.randn(topics, 64, 64, generator=_seeded(topics, length))
-        self.moves = logits.softmax(2)
+        generator = _seeded(topics, length)
+        words = torch.randn(topics, 1, 64, generator=generator)
+        successors = torch.randn(topics, 64, 64, generator=generator)
+        self.moves = (0.9 * words + 0.4 * successors).softmax(2)
 
     def draw(self, topic: Tensor, generator: Generator) -> Tensor:
         words = [torch.randint(64, topic.shape, generator=generator)]
@@ -221,9 +224,9 @@ class _Chains:
         return self.moves.log()[:, words[:, :-1], words[:, 1:]].sum(2).T  # (n, topics)
 
 
-def tokens(topics: int = 8, length: int = 24, sharpness: float = 0.8) -> Source:
+def tokens(topics: int = 8, length: int = 24) -> Source:
     """Two independent texts on one topic. I = I(T; a) + I(T; b) − I(T; a, b): given the topic they are independent"""
-    chains = _Chains(topics, length, sharpness)
+    chains = _Chains(topics, length)
 
     def draw(n: int, generator: Generator) -> Views:
         content = torch.randint(topics, (n,), generator=generator)
@@ -274,7 +277,7 @@ def captions(side: int = 12, length: int = 32) -> Source:
 
     The image tells place and width S without error, the text up to its posterior, and given S they are independent.
     """
-    chains = _Chains(32, length, 0.8)
+    chains = _Chains(32, length)
     angle = torch.arange(8) * (math.pi / 4)
     places = (side - 1) / 2 + 0.3 * side * torch.stack([angle.cos(), angle.sin()], 1)
     widths = torch.tensor([0.7, 1.1, 1.7, 2.6])
