@@ -10,7 +10,7 @@ import math
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -309,9 +309,13 @@ def rounded(value: Any, digits: int = 5) -> Any:
 # Many jobs
 
 
-def _execute(job: Job) -> dict:
+def _execute(job: Job) -> dict | Exception:
+    """The job's result, or what went wrong: the others go on."""
     torch.set_num_threads(1)
-    return job.function(**job.arguments)
+    try:
+        return job.function(**job.arguments)
+    except Exception as error:
+        return error
 
 
 def path_of(job: Job, runs: Path) -> Path:
@@ -329,28 +333,34 @@ def result_of(job: Job, runs: Path) -> dict | None:
 
 def run_all(jobs: Sequence[Job], runs: Path, parallel: int) -> int:
     """Run what has no file yet, so many at a time; returns how many failed."""
-    left, failed, began = [job for job in jobs if result_of(job, runs) is None], 0, time.monotonic()
-    if not left:
-        return 0
+    unique = {path_of(job, runs): job for job in jobs}  # experiments share some
+    left, failed, began = [job for job in unique.values() if result_of(job, runs) is None], 0, time.monotonic()
     for experiment in {job.experiment for job in left}:
         (runs / experiment).mkdir(parents=True, exist_ok=True)
+    for n, (job, result) in enumerate(_results(left, parallel), 1):
+        if isinstance(result, Exception):
+            failed += 1
+            print(f"{job.experiment}/{job.name} failed: {type(result).__name__}: {result}", file=sys.stderr)
+        else:
+            write_json(path_of(job, runs), {"arguments": job.arguments, "result": result})
+        minutes = (time.monotonic() - began) / n * (len(left) - n) / 60
+        if sys.stderr.isatty() or n % 20 == 0 or n == len(left):
+            print(f"[{n}/{len(left)}] {job.experiment}/{job.name}; {minutes:.0f} min left", flush=True)
+    return failed
+
+
+def _results(jobs: Sequence[Job], parallel: int) -> Iterator[tuple[Job, dict | Exception]]:
+    """Each job with its result, or with what went wrong, as they come; one at a time, they run in this process."""
+    if parallel == 1:
+        yield from ((job, _execute(job)) for job in jobs)
+        return
     with ProcessPoolExecutor(parallel, multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(_execute, job): job for job in left}
+        futures = {pool.submit(_execute, job): job for job in jobs}
         try:
-            for n, future in enumerate(as_completed(futures), 1):
-                job = futures[future]
-                try:
-                    write_json(path_of(job, runs), {"arguments": job.arguments, "result": future.result()})
-                except Exception as error:
-                    failed += 1
-                    print(f"{job.experiment}/{job.name} failed: {type(error).__name__}: {error}", file=sys.stderr)
-                minutes = (time.monotonic() - began) / n * (len(left) - n) / 60
-                if sys.stderr.isatty() or n % 20 == 0 or n == len(left):
-                    print(f"[{n}/{len(left)}] {job.experiment}/{job.name}; {minutes:.0f} min left", flush=True)
+            yield from ((futures[future], future.result()) for future in as_completed(futures))
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return failed
 
 
 def parser_of(doc: str) -> argparse.ArgumentParser:
@@ -369,6 +379,7 @@ def run_experiments(modules: Sequence[ModuleType], args: argparse.Namespace) -> 
     """The jobs of all, then the report of each; returns how many jobs failed."""
     if args.parallel < 1 or args.seeds < 1:
         raise UserError("--parallel and --seeds must be at least 1")
+    torch.set_num_threads(1)
     jobs = {module: module.jobs(range(args.seeds), args.tiny) for module in modules}
     failed = 0 if args.report_only else run_all([job for own in jobs.values() for job in own], args.runs, args.parallel)
     for module, own in jobs.items():
@@ -376,7 +387,8 @@ def run_experiments(modules: Sequence[ModuleType], args: argparse.Namespace) -> 
         report: Report = module.report(done, args)
         command = f"python recipes/experiments/{Path(module.__file__).name}"
         missing = len(own) - len(done)
-        path = write_report(report, args.results, command, done, missing, args.tiny)
+        evidence = {job.name: done[job.name] for job in own if job.experiment == report.name and job.name in done}
+        path = write_report(report, args.results, command, evidence, missing, args.tiny)
         print(f"{path}: {report.last_line()}", flush=True)
     return failed
 
