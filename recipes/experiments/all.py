@@ -19,18 +19,30 @@ from harness import parser_of, run_experiments
 
 from hf_mi_ssl.errors import UserError
 
-EXPERIMENTS = (mi_tracking, marginal_ablation, canonical_vs_established, next_checks, open_questions, label_free_selection)
+EXPERIMENTS = (
+    mi_tracking,
+    marginal_ablation,
+    canonical_vs_established,
+    next_checks,
+    open_questions,
+    label_free_selection,
+)
 
 
 def gather(results: Path) -> Path:
     """README.md: each question with its claims and its verdict, from the reports."""
     parts = [
         "# The paper as commands",
-        "What arXiv 2510.01345 claims, what the literature says around it, and what we derived from it, each as a command "
-        "that runs in minutes on two cores. `python recipes/experiments/all.py` makes these pages and goes on where it was "
-        "interrupted. Protocols, thresholds and seeds were fixed before the runs; verdicts are computed from 95 % intervals, "
-        "never typed; a claim that fails is a finding. *Held*: the interval lies on the claimed side of its threshold; *did not "
-        "hold*: on the other; else the runs *cannot tell*, and say what they could have told. The verdict of a page is that of "
+        "What arXiv 2510.01345 claims, what the literature says around it, and what we derived from it, each as a "
+        "command "
+        "that runs in minutes on two cores. `python recipes/experiments/all.py` makes these pages and goes on where "
+        "it was "
+        "interrupted. Protocols, thresholds and seeds were fixed before the runs; verdicts are computed from 95 % "
+        "intervals, "
+        "never typed; a claim that fails is a finding. *Held*: the interval lies on the claimed side of its "
+        "threshold; *did not "
+        "hold*: on the other; else the runs *cannot tell*, and say what they could have told. The verdict of a page "
+        "is that of "
         "its primary claims. These are toys: they show where a claim can fail, not how often it does.",
     ]
     for module in EXPERIMENTS:

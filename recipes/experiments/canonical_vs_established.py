@@ -30,10 +30,16 @@ HARD = {"name": "mixture", "dimension": 32, "spread": 2.5, "within": 1.0, "noise
 SETTINGS = {"source": HARD, "steps": 150, "batch_size": 128, "evaluations": 6, "probes": True}
 SLOW = {"target_momentum": 0.95, "target_momentum_end": 0.95}
 ROWS: dict[str, dict] = {  # sizes that fit the toy, as in tests and small matrices; the rest is the row's
-    "sdmi": {}, "sdmi_ema": SLOW, "jmi": {}, "jmi_taylor": {}, "simclr": {},
-    "simsiam": {"predictor_hidden_size": 32}, "byol": {"predictor_hidden_size": 64} | SLOW,
-    "barlow_twins": {"marginal": {"redundancy": 0.2}}, "vicreg": {},
-}  # fmt: skip
+    "sdmi": {},
+    "sdmi_ema": SLOW,
+    "jmi": {},
+    "jmi_taylor": {},
+    "simclr": {},
+    "simsiam": {"predictor_hidden_size": 32},
+    "byol": {"predictor_hidden_size": 64} | SLOW,
+    "barlow_twins": {"marginal": {"redundancy": 0.2}},
+    "vicreg": {},
+}
 CANONICAL, ESTABLISHED = ("sdmi", "jmi"), ("simclr", "simsiam", "byol", "barlow_twins", "vicreg")
 MARGIN = 0.03  # of accuracy: as good as
 MEASURES = {  # at evaluation i
@@ -74,15 +80,23 @@ def count(model, a: torch.Tensor, b: torch.Tensor) -> dict:
 
 
 def jobs(seeds: Sequence[int], tiny: bool) -> list[Job]:
-    less = {"steps": 6, "batch_size": 32, "evaluations": 2} if tiny else {}
+    less = {"steps": 6, "batch_size": 32, "evaluations": 2, "held": 64} if tiny else {}
     rows = dict(itertools.islice(ROWS.items(), 4)) if tiny else ROWS
-    found = [Job(NAME, f"{method}-seed{seed}", train, SETTINGS | less | {"method": method, "columns": columns, "seed": seed})
-             for (method, columns), seed in itertools.product(rows.items(), seeds)]  # fmt: skip
-    return found + [Job(NAME, f"cost {method}", cost, {"method": method, "columns": columns}) for method, columns in rows.items()]
+    found = [
+        Job(
+            NAME, f"{method}-seed{seed}", train, SETTINGS | less | {"method": method, "columns": columns, "seed": seed}
+        )
+        for (method, columns), seed in itertools.product(rows.items(), seeds)
+    ]
+    return found + [
+        Job(NAME, f"cost {method}", cost, {"method": method, "columns": columns}) for method, columns in rows.items()
+    ]
 
 
 def flops(done: Done) -> dict[str, int]:
-    return {name.removeprefix("cost "): result["flops"] for name, (_, result) in done.items() if name.startswith("cost ")}
+    return {
+        name.removeprefix("cost "): result["flops"] for name, (_, result) in done.items() if name.startswith("cost ")
+    }
 
 
 def affordable(done: Done, method: str, result: dict) -> int:
@@ -134,39 +148,90 @@ def report(done: Done, args: Namespace) -> Report:
     claims = []
     for equal, row in itertools.product(("epochs", "compute"), CANONICAL):
         found = paired(accuracy(done, row, equal=equal), mean_of(equal)) if row in methods else mean_interval([])
-        claims.append(Claim(f"`{row}` is as good as the mean of {', '.join(ESTABLISHED)} at equal {equal}: linear accuracy of h, less theirs",
-                            "paper", found, -MARGIN, primary=equal == "epochs"))  # fmt: skip
+        claims.append(
+            Claim(
+                f"`{row}` is as good as the mean of {', '.join(ESTABLISHED)} at equal {equal}: linear accuracy of "
+                f"h, less theirs",
+                "paper",
+                found,
+                -MARGIN,
+                primary=equal == "epochs",
+            )
+        )
     ratio = flops(done).get("sdmi", math.nan) / flops(done).get("jmi", math.nan)
-    claims.append(Claim("a step of `sdmi` costs more than one of `jmi`: ratio of operations, counted, less 1", "ours",
-                        Interval(ratio - 1, ratio - 1, ratio - 1, 1), 0))  # fmt: skip
-    claims.append(Claim("`sdmi` has more cos-DV than `jmi` (nats)", "paper",
-                        paired(*(replicates(done, row, lambda r: r["curves"]["mi/cos_dv"][-1]) for row in CANONICAL)), 0))  # fmt: skip
+    claims.append(
+        Claim(
+            "a step of `sdmi` costs more than one of `jmi`: ratio of operations, counted, less 1",
+            "ours",
+            Interval(ratio - 1, ratio - 1, ratio - 1, 1),
+            0,
+        )
+    )
+    claims.append(
+        Claim(
+            "`sdmi` has more cos-DV than `jmi` (nats)",
+            "paper",
+            paired(*(replicates(done, row, lambda r: r["curves"]["mi/cos_dv"][-1]) for row in CANONICAL)),
+            0,
+        )
+    )
     for name, measure in MEASURES.items():
         found = mean_interval(list(correlations(ends(done, "linear_h"), measure).values()))
         source = "literature" if name in ("RankMe", "alignment (minus)", "uniformity (minus)") else "ours"
-        claims.append(Claim(f"{name} ranks the methods by linear accuracy of h: Spearman's correlation", source, found, 0))
+        claims.append(
+            Claim(f"{name} ranks the methods by linear accuracy of h: Spearman's correlation", source, found, 0)
+        )
     return Report(
         NAME,
-        "The paper finds its prototypes competitive with established methods, and the most mutual information without the most "
+        "The paper finds its prototypes competitive with established methods, and the most mutual information "
+        "without the most "
         "accuracy. Here nine rows see the same pairs, and their compute is counted.",
-        f"ten overlapping clusters in 32 dimensions, rows as they are but for sizes of heads, queues and momenta of targets, "
-        f"{SETTINGS['steps']} steps of {SETTINGS['batch_size']} pairs, Adam at 3e-3 for all, seeds 0 to 4; as good as: at most "
-        f"{MARGIN:g} below. At equal compute each row stops where it has spent what the cheapest spends in all its steps.",
+        f"ten overlapping clusters in 32 dimensions, rows as they are but for sizes of heads, queues and momenta of "
+        f"targets, "
+        f"{SETTINGS['steps']} steps of {SETTINGS['batch_size']} pairs, Adam at 3e-3 for all, seeds 0 to 4; as good "
+        f"as: at most "
+        f"{MARGIN:g} below. At equal compute each row stops where it has spent what the cheapest spends in all its "
+        f"steps.",
         claims,
         "\n\n".join([toy_table(done, methods), reproduced(args.reproduced)]),
         lambda: draw(done, methods, args.reproduced),
-    )  # fmt: skip
+    )
 
 
 def toy_table(done: Done, methods: Sequence[str]) -> str:
     rows = []
     for method in methods:
         spent = done[f"cost {method}"][1]
-        found = [accuracy(done, method), accuracy(done, method, "knn_h"), accuracy(done, method, equal="compute"), accuracy(done, method, "linear_z")]
-        found += [replicates(done, method, lambda r, k=k: r["curves"][k][-1]) for k in ("mi/cos_dv", "rank/effective_rank", "rank/rankme")]
-        rows.append([f"`{method}`", spent["passes"], f"{spent['flops'] / 1e6:.1f}", *(mean_interval(list(one.values())) for one in found)])
-    header = ["row", "encoder passes a step", "Mflop a step", "linear of h", "kNN of h", "linear of h, equal compute", "linear of z", "cos-DV",
-              "rank of z", "RankMe of z"]  # fmt: skip
+        found = [
+            accuracy(done, method),
+            accuracy(done, method, "knn_h"),
+            accuracy(done, method, equal="compute"),
+            accuracy(done, method, "linear_z"),
+        ]
+        found += [
+            replicates(done, method, lambda r, k=k: r["curves"][k][-1])
+            for k in ("mi/cos_dv", "rank/effective_rank", "rank/rankme")
+        ]
+        rows.append(
+            [
+                f"`{method}`",
+                spent["passes"],
+                f"{spent['flops'] / 1e6:.1f}",
+                *(mean_interval(list(one.values())) for one in found),
+            ]
+        )
+    header = [
+        "row",
+        "encoder passes a step",
+        "Mflop a step",
+        "linear of h",
+        "kNN of h",
+        "linear of h, equal compute",
+        "linear of z",
+        "cos-DV",
+        "rank of z",
+        "RankMe of z",
+    ]
     text = "## On the toy source\n\n" + table(header, rows)
     start = [r["curves"]["linear_h"][0] for name, (_, r) in done.items() if "end" in r and "linear_h" in r["curves"]]
     return text + f"\n\nEncoders at the start, before any step: linear accuracy of h {mean_interval(start[:5])}."
@@ -176,17 +241,23 @@ def finished(directory: Path | None) -> list[dict]:
     """What recipes/reproduce.py left of each finished run below a directory, and what a step of it costs."""
     found = []
     for path in sorted(directory.rglob("results.json")) if directory else ():
-        results, arguments = (json.loads((path.parent / name).read_text()) for name in ("results.json", "training_args.json"))
+        results, arguments = (
+            json.loads((path.parent / name).read_text()) for name in ("results.json", "training_args.json")
+        )
         rows = {(e["name"], e["encoder"], e["branch"]): e for e in results["evaluations"]}
         size, method = arguments["image_size"], results["method"]
         config_class, model_class = (
             (SDMIConfig, SDMIForPreTraining) if METHODS[method].paradigm == "sdmi" else (JMIConfig, JMIForPreTraining)
         )
-        config = config_class.from_method(method, encoder_config=encoder_config(arguments["encoder"], size), **(arguments["set"] or {}))
+        config = config_class.from_method(
+            method, encoder_config=encoder_config(arguments["encoder"], size), **(arguments["set"] or {})
+        )
         views = torch.randn(2, 8, 3, size, size, generator=torch.Generator().manual_seed(0))
         spent = count(model_class(config), *views)
         operations = spent["flops"] / 8 * results["images_seen"]
-        found.append({"method": method, "seed": results["seed"], "rows": rows, "passes": spent["passes"], "flops": operations})
+        found.append(
+            {"method": method, "seed": results["seed"], "rows": rows, "passes": spent["passes"], "flops": operations}
+        )
     return found
 
 
@@ -194,11 +265,17 @@ def reproduced(directory: Path | None) -> str:
     runs = finished(directory)
     if not runs:
         return (
-            "## On CIFAR-10\n\nNot among these runs. `python recipes/reproduce.py --matrix recipes/reproduce/cifar10_cpu.yaml` makes "
+            "## On CIFAR-10\n\nNot among these runs. `python recipes/reproduce.py --matrix "
+            "recipes/reproduce/cifar10_cpu.yaml` makes "
             "them (it resumes), and `--reproduced runs/reproduce/cifar10_cpu` adds them here."
         )
-    columns = {"linear, %": "linear_top1", "kNN, %": "knn_top1", "cos-DV": "mi/cos_dv", "effective rank": "rank/effective_rank",
-               "RankMe": "rank/rankme"}  # fmt: skip
+    columns = {
+        "linear, %": "linear_top1",
+        "kNN, %": "knn_top1",
+        "cos-DV": "mi/cos_dv",
+        "effective rank": "rank/effective_rank",
+        "RankMe": "rank/rankme",
+    }
     lines, values = [], {name: [] for name in columns}
     for run in runs:
         cells = []
@@ -216,7 +293,9 @@ def reproduced(directory: Path | None) -> str:
             ranked.append([name, f"{spearmanr(*zip(*both)).statistic:.2f}", len(both)])
     text = table(["run", "encoder passes a step", "Tflop in all", *columns], lines)
     more = table(["measure", "Spearman's correlation with linear accuracy", "runs"], ranked) if ranked else ""
-    return f"## On CIFAR-10\n\nOf finished runs of `recipes/reproduce.py`, as many epochs for each.\n\n{text}\n\n{more}"
+    return (
+        f"## On CIFAR-10\n\nOf finished runs of `recipes/reproduce.py`, as many epochs for each.\n\n{text}\n\n{more}"
+    )
 
 
 def draw(done: Done, methods: Sequence[str], directory: Path | None):
@@ -234,11 +313,16 @@ def draw(done: Done, methods: Sequence[str], directory: Path | None):
             marker, colour = drawing.MARKERS[i % len(drawing.MARKERS)], drawing.COLOURS[i % len(drawing.COLOURS)]
             second.plot(x, y, marker, color=colour, label=method, alpha=0.8)
     second.set(title="a dot a seed", xlabel="cos-DV of z (nats)", ylabel="linear accuracy of h")
-    found = {name: mean_interval(list(correlations(ends(done, "linear_h"), m).values())) for name, m in MEASURES.items()}
+    found = {
+        name: mean_interval(list(correlations(ends(done, "linear_h"), m).values())) for name, m in MEASURES.items()
+    }
     drawing.points(third, found)
     third.set(title="rank correlation with accuracy", xlim=(-1.05, 1.05))
     for i, run in enumerate(runs):
-        point = [run["rows"].get((key, "trained", "online"), {}).get("value", math.nan) for key in ("mi/cos_dv", "linear_top1")]
+        point = [
+            run["rows"].get((key, "trained", "online"), {}).get("value", math.nan)
+            for key in ("mi/cos_dv", "linear_top1")
+        ]
         axes[0][3].plot(*point, drawing.MARKERS[i % 8], color=drawing.COLOURS[i % 6])
         axes[0][3].annotate(run["method"], point, fontsize=7, xytext=(3, 3), textcoords="offset points")
     if runs:

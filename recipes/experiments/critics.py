@@ -11,8 +11,8 @@ from hf_mi_ssl.mi.critics import _whiten, cosine, critic
 def white_target(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """T(a, b) = −½ ‖a − W(b − μ)‖², W Σ_B Wᵀ = I
 
-    The mean of it over positive pairs is, up to a constant, the second-order bound of the critic aᵀW(b − μ): a predictor's
-    regression on a white target. Not symmetric: for `expected_score` alone.
+    The mean of it over positive pairs is, up to a constant, the second-order bound of the critic aᵀW(b − μ): the
+    regression of a predictor on a white target. Not symmetric: for `expected_score` alone.
     """
     return CRITICS["negative_squared_distance"](a, _whiten(b))
 

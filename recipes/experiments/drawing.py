@@ -1,4 +1,4 @@
-"""Figures in the style of the package's: Okabe and Ito's colours, bands of 95 % over seeds, legends beside the axes."""
+"""Figures in the style of the package: Okabe and Ito's colours, 95 % bands over seeds, legends beside the axes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

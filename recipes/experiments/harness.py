@@ -43,7 +43,7 @@ RESULTS = ROOT / "model_cards" / "results" / "paper"
 
 # The protocol of every toy run, fixed before any verdict was computed; an experiment says where it departs from it.
 BATCH, STEPS, LEARNING_RATE, EVALUATIONS = 256, 300, 3e-3, 10
-HELD, LABELLED = 512, 1024  # held-out pairs; views that the probe learns from
+HELD = 512  # held-out pairs; the probe learns from twice as many views
 SIZES = {"projector_hidden_size": 64, "projection_size": 16}
 # Nothing but the terms may keep embeddings apart: no batch norm, in place of the marginal term, at the projector's end
 BARE = {"projector_hidden_norm": False, "projector_output_norm": False}
@@ -83,9 +83,14 @@ def build(
         model.target.encoder = build_encoder(other)
         c = model.config
         model.target.projector = Projector(
-            representation_size(other), c.projector_hidden_size, c.projection_size, c.projector_num_layers,
-            c.projector_output_norm, c.projector_hidden_norm, c.projector_activation,
-        )  # fmt: skip
+            representation_size(other),
+            c.projector_hidden_size,
+            c.projection_size,
+            c.projector_num_layers,
+            c.projector_output_norm,
+            c.projector_hidden_norm,
+            c.projector_activation,
+        )
     return model.train()
 
 
@@ -102,6 +107,7 @@ def train(
     evaluations: int = EVALUATIONS,
     fine: int = 0,
     pool: int | None = None,
+    held: int = HELD,
     asymmetric: bool = False,
     probes: bool = False,
     measure: Sequence[str] = (),
@@ -112,6 +118,7 @@ def train(
         source: the name in `SOURCES` under "name", and its arguments.
         schedule, block: one of `SCHEDULES`, and the steps of a block.
         fine: how often cos-DV and InfoNCE alone are followed between; they cost little.
+        held: held-out pairs; the probe learns from twice as many views.
         pool: training pairs drawn in all; by default none comes twice.
         probes: whether accuracies are followed; they are always measured at the end.
         measure: names in `MEASURES`, what else is measured at the end.
@@ -119,21 +126,21 @@ def train(
     law = make_source(source)
     model = build(method, law.towers, seed, columns or {}, asymmetric)
     generator = torch.Generator().manual_seed(seed + _EXTRA_LENGTH)
-    held, labelled = law.draw(HELD, generator), law.draw(LABELLED, generator)
+    pairs, labelled = law.draw(held, generator), law.draw(2 * held, generator)
     data = law.draw(pool or steps * batch_size, generator)
     optimizer = torch.optim.Adam(model.parameters(), learning_rate, fused=True)
     alarm, curves, finer, began = Alarm(model.config, steps, batch_size), Curves(), Curves(), time.process_time()
-    initial = embed(model, held)
-    curves.add(0, follow(model, held, labelled, law, probes))
-    finer.add(0, cheap(model, held))
+    initial = embed(model, pairs)
+    curves.add(0, follow(model, pairs, labelled, law, probes))
+    finer.add(0, cheap(model, pairs))
     alarm(curves.record(0))
     every, often = ({round(steps * (i + 1) / n) for i in range(n)} for n in (evaluations, fine))
     for step in range(steps):
         rows = torch.arange(step * batch_size, (step + 1) * batch_size) % len(data.a)
-        pair = data.a[rows], data.b[rows]
+        batch = data.a[rows], data.b[rows]
         outputs = []
         for phase in phases_of(model, schedule, step, block):
-            outputs.append(model(*pair, phase=phase))
+            outputs.append(model(*batch, phase=phase))
             outputs[-1].loss.backward()
             if schedule != "together":
                 optimizer.step()
@@ -146,18 +153,18 @@ def train(
         loss = outputs[0].loss.item()
         alarm({"step": step + 1, "loss": loss, "value": -loss if math.isfinite(loss) else None})
         if step + 1 in often:
-            finer.add(step + 1, cheap(model, held))
+            finer.add(step + 1, cheap(model, pairs))
         if step + 1 in every:
             if not all(parameter.isfinite().all() for parameter in model.parameters()):
                 return rounded({"diverged": step + 1, "curves": curves.kept(), "alarm": {"diverged": step + 1}})
-            curves.add(step + 1, follow(model, held, labelled, law, probes))
+            curves.add(step + 1, follow(model, pairs, labelled, law, probes))
             curves.raised |= dict.fromkeys(alarm(curves.record(step + 1)), step + 1)
     found = {"curves": curves.kept(), "alarm": curves.raised, "collapsed": bool(alarm.collapsed)}
     if fine:
         found["fine"] = finer.values
-    found["end"] = accuracies(model, held, labelled, law)
+    found["end"] = accuracies(model, pairs, labelled, law)
     for name in measure:
-        found[name] = MEASURES[name](model, law, held, initial, seed)
+        found[name] = MEASURES[name](model, law, pairs, initial, seed)
     return rounded(found | {"seconds": time.process_time() - began})
 
 
@@ -195,7 +202,7 @@ class Curves:
 
 @torch.no_grad()
 def embed(model: nn.Module, views: Views) -> dict[str, Tensor]:
-    """h and z of both views; t of the target's own branch in place of the second, where it has one, and prediction p."""
+    """h and z of both views; where there are, t of the target's own branch and the prediction p."""
     model.eval()
     found = {}
     own = model.branches.get("target")
@@ -268,7 +275,7 @@ def accuracies(model: nn.Module, held: Views, labelled: Views, law: Source) -> d
 
 def every_estimator(model: nn.Module, law: Source, held: Views, initial: dict, seed: int) -> dict:
     """Every fixed-critic and closed-form estimate of (z_a, z_b), of pairs that nothing was followed on."""
-    fresh = embed(model, law.draw(2 * HELD, torch.Generator().manual_seed(seed + 2 * _EXTRA_LENGTH)))
+    fresh = embed(model, law.draw(2 * len(held.a), torch.Generator().manual_seed(seed + 2 * _EXTRA_LENGTH)))
     a, b = fresh["z_a"], fresh["z_b"]
     found = cross_fit_all({name: make() for name, make in FIXED.items()}, a, b)
     for name in ("gaussian", "gaussian_copula"):
@@ -366,7 +373,9 @@ def _results(jobs: Sequence[Job], parallel: int) -> Iterator[tuple[Job, dict | E
 def parser_of(doc: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs/paper"), help="where the result of each run lies")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where reports, figures and evidence are written")
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, help="where reports, figures and evidence are written"
+    )
     parser.add_argument("--parallel", type=int, default=2, help="runs side by side, one thread each")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="replicates; intervals need two")
     parser.add_argument("--tiny", action="store_true", help="a few steps, to try the code: says nothing")
@@ -381,7 +390,9 @@ def run_experiments(modules: Sequence[ModuleType], args: argparse.Namespace) -> 
         raise UserError("--parallel and --seeds must be at least 1")
     torch.set_num_threads(1)
     jobs = {module: module.jobs(range(args.seeds), args.tiny) for module in modules}
-    failed = 0 if args.report_only else run_all([job for own in jobs.values() for job in own], args.runs, args.parallel)
+    failed = (
+        0 if args.report_only else run_all([job for own in jobs.values() for job in own], args.runs, args.parallel)
+    )
     for module, own in jobs.items():
         done = {job.name: (job.arguments, found) for job in own if (found := result_of(job, args.runs)) is not None}
         report: Report = module.report(done, args)

@@ -2,9 +2,9 @@
 
     python recipes/experiments/label_free_selection.py
 
-Three pools: hyper-parameters of one row, methods (the runs of canonical_vs_established.py), and settings in which a style
-survives the augmentation (those of open_questions.py). In each, rank correlation with linear accuracy of h and what
-choosing by the measure costs; and the same over the checkpoints of each run.
+Three pools: hyper-parameters of one row, methods (the runs of canonical_vs_established.py), and settings in which a
+style survives the augmentation (those of open_questions.py). In each: rank correlation with linear accuracy of h, and
+what choosing by the measure costs; and the same over the checkpoints of each run.
 """
 
 import itertools
@@ -30,10 +30,14 @@ Points = dict[int, list[tuple[dict, int, float]]]  # by seed: curves, the evalua
 
 
 def jobs(seeds: Sequence[int], tiny: bool) -> list[Job]:
-    less = {"steps": 6, "batch_size": 32, "evaluations": 2} if tiny else {}
+    less = {"steps": 6, "batch_size": 32, "evaluations": 2, "held": 64} if tiny else {}
     found = []
     for temperature, rate, seed in itertools.product(TEMPERATURES, RATES, seeds):
-        arguments = canonical.SETTINGS | less | {"method": "jmi", "columns": {"temperature": temperature}, "learning_rate": rate, "seed": seed}
+        arguments = (
+            canonical.SETTINGS
+            | less
+            | {"method": "jmi", "columns": {"temperature": temperature}, "learning_rate": rate, "seed": seed}
+        )
         found.append(Job(NAME, f"jmi τ={temperature:g} lr={rate:g}-seed{seed}", train, arguments))
     others = [*canonical.jobs(seeds, tiny), *open_questions.jobs(seeds, tiny)]
     return found + [job for job in others if job.arguments.get("probes")]
@@ -57,7 +61,9 @@ def checkpoints(done: Done, measure: str) -> Replicates:
     per_seed: dict[int, list[float]] = {}
     for arguments, result in done.values():
         if "end" in result and KEY in result["curves"]:
-            points = {0: [(result["curves"], i, result["curves"][KEY][i]) for i in range(1, len(result["curves"]["step"]))]}
+            points = {
+                0: [(result["curves"], i, result["curves"][KEY][i]) for i in range(1, len(result["curves"]["step"]))]
+            }
             value = ranked(points, measure)[0]
             if value is not None:
                 per_seed.setdefault(arguments["seed"], []).append(value)
@@ -104,31 +110,70 @@ def report(done: Done, args: Namespace) -> Report:
     found, names = pools(done), [*MEASURES, BOTH]
     of = {(pool, name): ranked(points, name) for pool, points in found.items() for name in names}
     claims = [
-        Claim(f"{name} ranks hyper-parameters: Spearman's correlation", source, mean_interval(list(of[POOLS[0], name].values())), LEAST, primary=primary)
-        for name, source, primary in (("calibrated cos-DV", "ours", True), ("RankMe", "literature", True), (BOTH, "ours", True))
+        Claim(
+            f"{name} ranks hyper-parameters: Spearman's correlation",
+            source,
+            mean_interval(list(of[POOLS[0], name].values())),
+            LEAST,
+            primary=primary,
+        )
+        for name, source, primary in (
+            ("calibrated cos-DV", "ours", True),
+            ("RankMe", "literature", True),
+            (BOTH, "ours", True),
+        )
     ]
     claims += [
-        Claim("MI does so better than the spectrum: calibrated cos-DV less effective rank", "ours",
-              paired(of[POOLS[0], "calibrated cos-DV"], of[POOLS[0], "effective rank"]), 0),
-        Claim("the combination ranks no worse than the better of its parts (margin 0.05)", "ours",
-              paired(of[POOLS[0], BOTH], _better(of[POOLS[0], "calibrated cos-DV"], of[POOLS[0], "effective rank"])), -0.05),
-        Claim("where style survives, MI ranks worse than among hyper-parameters", "ours",
-              paired(of[POOLS[0], "calibrated cos-DV"], of[POOLS[2], "calibrated cos-DV"]), 0),
-        Claim("calibrated cos-DV ranks the checkpoints of a run", "ours", mean_interval(list(checkpoints(done, "calibrated cos-DV").values())), LEAST),
-        Claim("RankMe ranks the checkpoints of a run", "literature", mean_interval(list(checkpoints(done, "RankMe").values())), LEAST),
-        Claim("choosing hyper-parameters by calibrated cos-DV loses less accuracy than choosing by chance", "ours",
-              paired(blind(found[POOLS[0]]), regret(found[POOLS[0]], "calibrated cos-DV")), 0),
-    ]  # fmt: skip
+        Claim(
+            "MI does so better than the spectrum: calibrated cos-DV less effective rank",
+            "ours",
+            paired(of[POOLS[0], "calibrated cos-DV"], of[POOLS[0], "effective rank"]),
+            0,
+        ),
+        Claim(
+            "the combination ranks no worse than the better of its parts (margin 0.05)",
+            "ours",
+            paired(of[POOLS[0], BOTH], _better(of[POOLS[0], "calibrated cos-DV"], of[POOLS[0], "effective rank"])),
+            -0.05,
+        ),
+        Claim(
+            "where style survives, MI ranks worse than among hyper-parameters",
+            "ours",
+            paired(of[POOLS[0], "calibrated cos-DV"], of[POOLS[2], "calibrated cos-DV"]),
+            0,
+        ),
+        Claim(
+            "calibrated cos-DV ranks the checkpoints of a run",
+            "ours",
+            mean_interval(list(checkpoints(done, "calibrated cos-DV").values())),
+            LEAST,
+        ),
+        Claim(
+            "RankMe ranks the checkpoints of a run",
+            "literature",
+            mean_interval(list(checkpoints(done, "RankMe").values())),
+            LEAST,
+        ),
+        Claim(
+            "choosing hyper-parameters by calibrated cos-DV loses less accuracy than choosing by chance",
+            "ours",
+            paired(blind(found[POOLS[0]]), regret(found[POOLS[0]], "calibrated cos-DV")),
+            0,
+        ),
+    ]
     return Report(
         NAME,
-        "Whoever has no labels has to choose a checkpoint and hyper-parameters by what can be measured without them. MI is "
+        "Whoever has no labels has to choose a checkpoint and hyper-parameters by what can be measured without "
+        "them. MI is "
         "one candidate, the spectrum (RankMe, arXiv 2210.02885) another.",
-        f"linear accuracy of h decides; `jmi` at {len(TEMPERATURES)} temperatures × {len(RATES)} learning rates on overlapping clusters, "
-        f"and the runs of two other experiments; a measure is of use from a rank correlation of {LEAST:g}. Seeds 0 to 4.",
+        f"linear accuracy of h decides; `jmi` at {len(TEMPERATURES)} temperatures × {len(RATES)} learning rates on "
+        f"overlapping clusters, "
+        f"and the runs of two other experiments; a measure is of use from a rank correlation of {LEAST:g}. Seeds 0 "
+        f"to 4.",
         claims,
         pool_table(found, of, names) + "\n\n" + checkpoint_table(done, names) + "\n\n" + failures(of),
         lambda: draw(done, found, of, names),
-    )  # fmt: skip
+    )
 
 
 def _better(first: Replicates, second: Replicates) -> Replicates:
@@ -143,8 +188,18 @@ def pool_table(found: dict[str, Points], of: dict, names: Sequence[str]) -> str:
         for pool, points in found.items():
             cells += [mean_interval(list(of[pool, name].values())), mean_interval(list(regret(points, name).values()))]
         rows.append([name, *cells])
-    rows.append(["by chance", *itertools.chain(*(("0", mean_interval(list(blind(points).values()))) for points in found.values()))])
-    header = ["measure", *itertools.chain(*((f"{pool} ({_count(points)}): correlation", "accuracy lost") for pool, points in found.items()))]
+    rows.append(
+        [
+            "by chance",
+            *itertools.chain(*(("0", mean_interval(list(blind(points).values()))) for points in found.values())),
+        ]
+    )
+    header = [
+        "measure",
+        *itertools.chain(
+            *((f"{pool} ({_count(points)}): correlation", "accuracy lost") for pool, points in found.items())
+        ),
+    ]
     return "## The ends of runs\n\n" + table(header, rows)
 
 
@@ -162,6 +217,8 @@ def failures(of: dict) -> str:
     lines = []
     for (pool, name), values in of.items():
         found = mean_interval(list(values.values()))
+        if found.n < 2:
+            continue
         if found.high < 0:
             lines.append(f"- {name} among {pool}: it points the wrong way, {found}")
         elif found.low < 0 < found.high:

@@ -22,11 +22,20 @@ from hf_mi_ssl.evaluation.figures import COLOURS
 NAME = "marginal_ablation"
 COMMON = {"source": {"name": "mixture", "dimension": 32}, "steps": 160, "batch_size": 128, "evaluations": 8}
 TEMPERATURE, MOMENTUM, PREDICTOR = 0.5, 0.95, 64
-LADDER = {"none": {}, "order 1": {"first_order": 1.0}, "order 2": {"second_order": 1.0},
-          "order 3": {"third_order": 1.0}, "exact": {"exact": 1.0}}  # fmt: skip
+LADDER = {
+    "none": {},
+    "order 1": {"first_order": 1.0},
+    "order 2": {"second_order": 1.0},
+    "order 3": {"third_order": 1.0},
+    "exact": {"exact": 1.0},
+}
 TARGETS = ("reset", "ema", "gradient")
-LOSSES = {"cosine": ("cosine", TEMPERATURE), "mse": ("negative_squared_distance", 1.0),
-          "white target": ("white_target", 1.0), "both white": ("whitened_cosine", TEMPERATURE)}  # fmt: skip
+LOSSES = {
+    "cosine": ("cosine", TEMPERATURE),
+    "mse": ("negative_squared_distance", 1.0),
+    "white target": ("white_target", 1.0),
+    "both white": ("whitened_cosine", TEMPERATURE),
+}
 FACTORS = (0.0, 0.1, 1.0, 10.0)
 VICREG = {"negative_mse": 25.0}, {"variance": 25.0, "covariance": 1.0}
 # Below 2.5 dimensions, or in a cone or a point: the thresholds of the package's alarm
@@ -49,8 +58,14 @@ def jmi_arms() -> dict[str, tuple[str, dict]]:
 def sdmi_columns(target: str, predictor: bool, loss: str, marginal: dict) -> dict:
     critic, temperature = LOSSES[loss]
     more = {"predictor_hidden_size": PREDICTOR} if predictor else {}
-    return more | {"target": target, "target_momentum": MOMENTUM, "target_momentum_end": MOMENTUM, "critic": critic,
-                   "temperature": temperature, "marginal": marginal}  # fmt: skip
+    return more | {
+        "target": target,
+        "target_momentum": MOMENTUM,
+        "target_momentum_end": MOMENTUM,
+        "critic": critic,
+        "temperature": temperature,
+        "marginal": marginal,
+    }
 
 
 def sdmi_arm(target: str, predictor: bool, marginal: str, loss: str = "cosine", norm: bool = False) -> str:
@@ -72,7 +87,7 @@ def jobs(seeds: Sequence[int], tiny: bool) -> list[Job]:
     arms |= {arm: (method, BARE | columns) for arm, (method, columns) in jmi_arms().items()}
     if tiny:
         arms = {arm: arms[arm] for arm in (*PANEL, "jmi exact ×0", sdmi_arm("gradient", False, "none"))}
-    less = {"steps": 12, "evaluations": 2} if tiny else {}
+    less = {"steps": 6, "evaluations": 2, "held": 64} if tiny else {}
     return [
         Job(NAME, f"{arm}-seed{seed}", train, COMMON | less | {"method": method, "columns": columns, "seed": seed})
         for (arm, (method, columns)), seed in itertools.product(arms.items(), seeds)
@@ -80,7 +95,10 @@ def jobs(seeds: Sequence[int], tiny: bool) -> list[Job]:
 
 
 PANEL = [sdmi_arm("gradient", True, "none", loss) for loss in LOSSES] + [
-    sdmi_arm("ema", True, "none"), sdmi_arm("reset", True, "none"), sdmi_arm("gradient", True, "exact")]  # fmt: skip
+    sdmi_arm("ema", True, "none"),
+    sdmi_arm("reset", True, "none"),
+    sdmi_arm("gradient", True, "exact"),
+]
 
 # A gauge says from the numbers of one evaluation, and from all before it, whether something is wrong.
 Gauge = Callable[[dict, int], bool]
@@ -141,47 +159,110 @@ def report(done: Done, args: Namespace) -> Report:
 
     ladder = [sdmi_arm("gradient", False, order) for order in LADDER]
     claims = [
-        Claim("JMI without its marginal term collapses: share of runs", "paper", collapsed(done, "jmi exact ×0"), 0.5, primary=True),
-        Claim("SDMI without marginal term and predictor collapses (gradient target)", "paper", collapsed(done, ladder[0]), 0.5,
-              primary=True),
-        Claim("a predictor in place of the marginal term prevents collapse: reset target", "paper",
-              spared(done, sdmi_arm("reset", True, "none")), 0.5, primary=True),
+        Claim(
+            "JMI without its marginal term collapses: share of runs",
+            "paper",
+            collapsed(done, "jmi exact ×0"),
+            0.5,
+            primary=True,
+        ),
+        Claim(
+            "SDMI without marginal term and predictor collapses (gradient target)",
+            "paper",
+            collapsed(done, ladder[0]),
+            0.5,
+            primary=True,
+        ),
+        Claim(
+            "a predictor in place of the marginal term prevents collapse: reset target",
+            "paper",
+            spared(done, sdmi_arm("reset", True, "none")),
+            0.5,
+            primary=True,
+        ),
         Claim("the same, EMA target", "paper", spared(done, sdmi_arm("ema", True, "none")), 0.5, primary=True),
-        Claim("the same, gradient M-step, which is the paper's M-step", "paper",
-              spared(done, sdmi_arm("gradient", True, "none")), 0.5),
-        Claim("predictor, gradient M-step, no marginal term: it collapses (cosine)", "ours",
-              collapsed(done, sdmi_arm("gradient", True, "none")), 0.5),
-        Claim("the same with the squared error", "ours", collapsed(done, sdmi_arm("gradient", True, "none", "mse")), 0.5),
-        Claim("whitening the target repairs it", "ours", spared(done, sdmi_arm("gradient", True, "none", "white target")), 0.5),
-        Claim("whitening both sides repairs it", "ours", spared(done, sdmi_arm("gradient", True, "none", "both white")), 0.5),
+        Claim(
+            "the same, gradient M-step, which is the paper's M-step",
+            "paper",
+            spared(done, sdmi_arm("gradient", True, "none")),
+            0.5,
+        ),
+        Claim(
+            "predictor, gradient M-step, no marginal term: it collapses (cosine)",
+            "ours",
+            collapsed(done, sdmi_arm("gradient", True, "none")),
+            0.5,
+        ),
+        Claim(
+            "the same with the squared error", "ours", collapsed(done, sdmi_arm("gradient", True, "none", "mse")), 0.5
+        ),
+        Claim(
+            "whitening the target repairs it",
+            "ours",
+            spared(done, sdmi_arm("gradient", True, "none", "white target")),
+            0.5,
+        ),
+        Claim(
+            "whitening both sides repairs it",
+            "ours",
+            spared(done, sdmi_arm("gradient", True, "none", "both white")),
+            0.5,
+        ),
         Claim("the exact marginal term repairs it", "ours", spared(done, sdmi_arm("gradient", True, "exact")), 0.5),
-        Claim("order 1 leaves more dimensions than none (gradient target, effective rank)", "ours", more(ladder[1], ladder[0]), 0),
+        Claim(
+            "order 1 leaves more dimensions than none (gradient target, effective rank)",
+            "ours",
+            more(ladder[1], ladder[0]),
+            0,
+        ),
         Claim("order 2 leaves more dimensions than order 1", "ours", more(ladder[2], ladder[1]), 0),
-        Claim("order 2 ends as the exact term does: cos-DV (nats)", "ours", nats(ladder[2], ladder[4]), 0.05, equivalence=True),
+        Claim(
+            "order 2 ends as the exact term does: cos-DV (nats)",
+            "ours",
+            nats(ladder[2], ladder[4]),
+            0.05,
+            equivalence=True,
+        ),
         Claim("order 3 ends with more cos-DV than order 2 (nats)", "literature", nats(ladder[3], ladder[2]), 0),
-        Claim("EMA target, no predictor, no marginal term: it collapses", "literature",
-              collapsed(done, sdmi_arm("ema", False, "none")), 0.5),
+        Claim(
+            "EMA target, no predictor, no marginal term: it collapses",
+            "literature",
+            collapsed(done, sdmi_arm("ema", False, "none")),
+            0.5,
+        ),
         Claim("VICReg without its variance term collapses", "literature", collapsed(done, "vicreg variance ×0"), 0.5),
-        Claim("VICReg without its covariance term has fewer dimensions", "literature",
-              more("vicreg covariance ×1", "vicreg covariance ×0"), 0),
-        Claim("Barlow Twins without its redundancy term has fewer dimensions", "literature",
-              more("barlow redundancy ×1", "barlow redundancy ×0"), 0),
-        Claim("ten times the marginal term costs `jmi` cos-DV (nats)", "ours", nats("jmi exact ×1", "jmi exact ×10"), 0),
-    ]  # fmt: skip
+        Claim(
+            "VICReg without its covariance term has fewer dimensions",
+            "literature",
+            more("vicreg covariance ×1", "vicreg covariance ×0"),
+            0,
+        ),
+        Claim(
+            "Barlow Twins without its redundancy term has fewer dimensions",
+            "literature",
+            more("barlow redundancy ×1", "barlow redundancy ×0"),
+            0,
+        ),
+        Claim(
+            "ten times the marginal term costs `jmi` cos-DV (nats)", "ours", nats("jmi exact ×1", "jmi exact ×10"), 0
+        ),
+    ]
     return Report(
         NAME,
         "The paper: without the marginal term both prototypes collapse; in SDMI a predictor can stand in for it. Our "
         "derivation: that depends on the M-step. With a target that takes gradient steps on the joint term alone the "
         "predictor does not help, because the target meets the prediction in a point; a white target cannot.",
-        f"`sdmi` and the named rows on mixtures of ten clusters in 32 dimensions, heads without batch norm (it stands in "
+        f"`sdmi` and the named rows on mixtures of ten clusters in 32 dimensions, heads without batch norm (it "
+        f"stands in "
         f"for a marginal term itself; four arms have it), τ = {TEMPERATURE:g}, {COMMON['steps']} steps of "
-        f"{COMMON['batch_size']} pairs, Adam at 3e-3, EMA momentum {MOMENTUM:g}, predictor of {PREDICTOR}, seeds 0 to 4. A run has "
+        f"{COMMON['batch_size']} pairs, Adam at 3e-3, EMA momentum {MOMENTUM:g}, predictor of {PREDICTOR}, seeds 0 "
+        f"to 4. A run has "
         f"collapsed if either branch ends below {RANK} effective dimensions, or its embeddings in a cone (mean cosine "
         f"above {CONE}) or a point (std below {POINT}): the alarm's thresholds.",
         claims,
         "\n\n".join([grid(done), panel(done), weights(done), gauges(done)]),
         lambda: draw(done),
-    )  # fmt: skip
+    )
 
 
 def _cell(done: Done, arm: str) -> str:
@@ -189,20 +270,26 @@ def _cell(done: Done, arm: str) -> str:
     if not found:
         return "–"
     kinds = list(replicates(done, arm, collapse_of).values())
-    words = ", ".join(f"{kinds.count(kind)} {kind}" for kind in ("point", "few dimensions", "diverged") if kind in kinds)
+    words = ", ".join(
+        f"{kinds.count(kind)} {kind}" for kind in ("point", "few dimensions", "diverged") if kind in kinds
+    )
     return f"{mean_interval(list(found.values()))}" + (f"; {words}" if words else "")
 
 
 def grid(done: Done) -> str:
     rows = [
-        [f"{target}, {'predictor' if predictor else 'no predictor'}", *(_cell(done, sdmi_arm(target, predictor, m)) for m in LADDER)]
+        [
+            f"{target}, {'predictor' if predictor else 'no predictor'}",
+            *(_cell(done, sdmi_arm(target, predictor, m)) for m in LADDER),
+        ]
         for predictor, target in itertools.product((False, True), TARGETS)
-    ]  # fmt: skip
+    ]
     text = table(["SDMI", *LADDER], rows)
     normed = [
-        [arm, _cell(done, arm)] for target, predictor in itertools.product(("gradient", "reset"), (False, True))
+        [arm, _cell(done, arm)]
+        for target, predictor in itertools.product(("gradient", "reset"), (False, True))
         if (arm := sdmi_arm(target, predictor, "none", norm=True))
-    ]  # fmt: skip
+    ]
     return (
         "## The grid\n\nEffective rank (of 16) at the end, of the branch that has less, and how many of the runs "
         f"collapsed to what.\n\n{text}\n\nWith batch norm at the projector's end:\n\n{table(['arm', 'rank'], normed)}"
@@ -219,8 +306,15 @@ def panel(done: Done) -> str:
             cells.append("–" if None in values or not values else mean_interval(values))
         cells.append(mean_interval(list(replicates(done, arm, lambda r: r["end"]["linear_z"]).values())))
         rows.append([arm, *cells, _first(done, arm)])
-    header = ["arm", "rank of z", "rank of target t", "cos-DV (z, z′)", "cos-DV (prediction, t)", "linear accuracy of z",
-              "first step in collapse"]  # fmt: skip
+    header = [
+        "arm",
+        "rank of z",
+        "rank of target t",
+        "cos-DV (z, z′)",
+        "cos-DV (prediction, t)",
+        "linear accuracy of z",
+        "first step in collapse",
+    ]
     return "## The predictor without a marginal term\n\n" + table(header, rows)
 
 
@@ -246,7 +340,8 @@ def weights(done: Done) -> str:
         for kind in kinds
     ]
     header = ["regulariser", *(f"×{factor:g}" for factor in FACTORS)]
-    return f"## JMI: the weight of each regulariser\n\nEffective rank:\n\n{table(header, rows)}\n\ncos-DV:\n\n{table(header, nats)}"
+    text = f"Effective rank:\n\n{table(header, rows)}\n\ncos-DV:\n\n{table(header, nats)}"
+    return f"## JMI: the weight of each regulariser\n\n{text}"
 
 
 def gauges(done: Done) -> str:
@@ -254,18 +349,39 @@ def gauges(done: Done) -> str:
     bad = [result for result in results if collapse_of(result) != "none"]
     rows = []
     for name, gauge in GAUGES.items():
-        first = [next((s for i, s in enumerate(r["curves"]["step"]) if i and gauge(r["curves"], i)), None) for r in bad]
+        first = [
+            next((s for i, s in enumerate(r["curves"]["step"]) if i and gauge(r["curves"], i)), None) for r in bad
+        ]
         false = sum(gauge(r["curves"], len(r["curves"]["step"]) - 1) for r in results if r not in bad)
         seen = [step for step in first if step is not None]
-        rows.append([name, f"{len(seen)} of {len(bad)}", f"{median(seen):g}" if seen else "–", f"{false} of {len(results) - len(bad)}"])
-    said = [min((s for kind, s in r["alarm"].items() if "collapse" in kind or kind == "information_loss"), default=None) for r in bad]
+        rows.append(
+            [
+                name,
+                f"{len(seen)} of {len(bad)}",
+                f"{median(seen):g}" if seen else "–",
+                f"{false} of {len(results) - len(bad)}",
+            ]
+        )
+    said = [
+        min((s for kind, s in r["alarm"].items() if "collapse" in kind or kind == "information_loss"), default=None)
+        for r in bad
+    ]
     false = sum(any("collapse" in kind for kind in r["alarm"]) for r in results if r not in bad)
     seen = [step for step in said if step is not None]
-    rows.append(["the package's alarm (three in a row, online branch)", f"{len(seen)} of {len(bad)}", f"{median(seen):g}" if seen else "–",
-                 f"{false} of {len(results) - len(bad)}"])  # fmt: skip
+    rows.append(
+        [
+            "the package's alarm (three in a row, online branch)",
+            f"{len(seen)} of {len(bad)}",
+            f"{median(seen):g}" if seen else "–",
+            f"{false} of {len(results) - len(bad)}",
+        ]
+    )
     return (
         "## Which gauge sees it\n\nOf all runs here. A gauge of z alone cannot see a target that has collapsed.\n\n"
-        + table(["gauge", "sees of the collapsed runs", "median first step", "at the end, of runs that had not collapsed"], rows)
+        + table(
+            ["gauge", "sees of the collapsed runs", "median first step", "at the end, of runs that had not collapsed"],
+            rows,
+        )
     )
 
 
@@ -278,7 +394,9 @@ def draw(done: Done):
     for (i, line), j in itertools.product(enumerate(values), range(len(LADDER))):
         left.text(j, i, f"{line[j]:.1f}", ha="center", va="center", color="black" if line[j] > 5.5 else "white")
     left.set_xticks(range(len(LADDER)), list(LADDER), fontsize=8)
-    left.set_yticks(range(len(rows)), [f"{target}{', predictor' if predictor else ''}" for predictor, target in rows], fontsize=8)
+    left.set_yticks(
+        range(len(rows)), [f"{target}{', predictor' if predictor else ''}" for predictor, target in rows], fontsize=8
+    )
     left.set_title("effective rank at the end\n(the lesser branch)")
     left.grid(False)
     for i, arm in enumerate(PANEL):

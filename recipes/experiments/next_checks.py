@@ -1,10 +1,10 @@
-"""Non-concave critics, the predictor's capacity, and two modalities: the three checks that the paper's readers ask for.
+"""Non-concave critics, the predictor's capacity, and two modalities: what readers of the paper ask for.
 
     python recipes/experiments/next_checks.py
 
-(a) Gradient ascent with a fixed batch, step size × temperature × critic cos(k ∠), k = 1, 2, 3. (b) A predictor in place of
-the marginal term: its width, raw and white targets, and how far its gradient is from the one it stands for. (c) Images
-and texts through two encoders of unequal width and input.
+(a) Gradient ascent with a fixed batch: step size × temperature × critic cos(k ∠), k = 1, 2, 3. (b) A predictor for
+the marginal term: its width, raw and white targets, and how far its gradient is from the one it stands for.
+(c) Images and texts through two encoders of unequal width and input.
 """
 
 import itertools
@@ -16,7 +16,21 @@ from collections.abc import Sequence
 import drawing
 import torch
 import torch.nn.functional as F
-from harness import BARE, MEASURES, Done, Job, build, cos_bounds, embed, last, main, make_source, replicates, rounded, train
+from harness import (
+    BARE,
+    MEASURES,
+    Done,
+    Job,
+    build,
+    cos_bounds,
+    embed,
+    last,
+    main,
+    make_source,
+    replicates,
+    rounded,
+    train,
+)
 from reporting import Claim, Interval, Report, mean_interval, paired, share_interval, table
 from torch import Tensor, nn
 
@@ -45,7 +59,12 @@ def ascend(critic: str, seed: int, steps: int = ASCENT_STEPS) -> dict:
     views = law.draw(256, torch.Generator().manual_seed(seed + 1))
     found = {}
     for temperature in TEMPERATURES:
-        columns = BARE | {"critic": critic, "temperature": temperature, "projection_size": 8, "target_init": "independent"}
+        columns = BARE | {
+            "critic": critic,
+            "temperature": temperature,
+            "projection_size": 8,
+            "target_init": "independent",
+        }
         model = build("sdmi", law.towers, seed, columns)
         beta = curvature(model, views.a, views.b)
         for factor in FACTORS:
@@ -91,7 +110,7 @@ def curvature(model: nn.Module, a: Tensor, b: Tensor, iterations: int = 12) -> f
 
 
 def surrogate(model, law, held, initial, seed) -> dict:
-    """Of T = pᵀy, y the target as the critic sees it: the gradient by p of ½ E|p|², which the predictor's regression has,
+    """Of T = pᵀy, y the target as the critic sees it: the gradient by p of ½ E|p|², the regression's,
     beside that of the second-order and of the exact marginal term: cosine and ratio of norms; and ‖Σ_y − I‖/√D."""
     found = embed(model, held)
     t = found.get("t_b", found["z_b"]).double()
@@ -111,7 +130,7 @@ def surrogate(model, law, held, initial, seed) -> dict:
 
 
 def crossmodal(model, law, held, initial, seed) -> dict:
-    """Which texts the images find: the share of nearest texts with the same content and style; the gap of the means."""
+    """The share of images whose nearest text has the same content and style, and the gap between the means."""
     found = embed(model, held)
     a, b = F.normalize(found["z_a"], dim=1), F.normalize(found.get("t_b", found["z_b"]), dim=1)
     key = 4 * held.factors["content"] + held.factors["style"]
@@ -130,8 +149,11 @@ MODALITIES = {
     "sdmi two towers, reset, exact": ("sdmi", False, {"target": "reset", "symmetric": True}),
     "sdmi two towers, reset, predictor": ("sdmi", False, PREDICTOR | {"target": "reset", "symmetric": True}),
     "sdmi two towers, ema, predictor": (
-        "sdmi", False, PREDICTOR | {"target": "ema", "symmetric": True, "target_momentum": 0.95, "target_momentum_end": 0.95}),
-}  # fmt: skip
+        "sdmi",
+        False,
+        PREDICTOR | {"target": "ema", "symmetric": True, "target_momentum": 0.95, "target_momentum_end": 0.95},
+    ),
+}
 
 
 def follow_across(seed: int) -> dict:
@@ -165,17 +187,36 @@ def reset(seed: int, trials: int = 400, size: int = 8) -> dict:
 def jobs(seeds: Sequence[int], tiny: bool) -> list[Job]:
     found = []
     for critic, seed in itertools.product(CRITIC_NAMES, seeds):
-        found.append(Job(NAME, f"ascent {critic}-seed{seed}", ascend, {"critic": critic, "seed": seed, "steps": 3 if tiny else ASCENT_STEPS}))
-    short = {"steps": 8, "batch_size": 64, "evaluations": 2} if tiny else SHORT
+        found.append(
+            Job(
+                NAME,
+                f"ascent {critic}-seed{seed}",
+                ascend,
+                {"critic": critic, "seed": seed, "steps": 3 if tiny else ASCENT_STEPS},
+            )
+        )
+    short = {"steps": 6, "batch_size": 64, "evaluations": 2, "held": 64} if tiny else SHORT
     arms = {
         f"predictor {width}, {words}": {"predictor_hidden_size": width, "critic": critic}
-        for width, (words, critic) in itertools.product(WIDTHS[1:2] if tiny else WIDTHS, (("raw", RAW), ("white", WHITE)))
+        for width, (words, critic) in itertools.product(
+            WIDTHS[1:2] if tiny else WIDTHS, (("raw", RAW), ("white", WHITE))
+        )
     }
     if not tiny:
         arms["predictor 32, raw, EMA"] = arms["predictor 32, raw"] | {"target": "ema"}
         arms["predictor 32, white, EMA"] = arms["predictor 32, white"] | {"target": "ema"}
     for (arm, columns), seed in itertools.product(arms.items(), seeds):
-        columns = BARE | {"target": "reset", "temperature": 1.0, "marginal": {}, "target_momentum": 0.95, "target_momentum_end": 0.95} | columns
+        columns = (
+            BARE
+            | {
+                "target": "reset",
+                "temperature": 1.0,
+                "marginal": {},
+                "target_momentum": 0.95,
+                "target_momentum_end": 0.95,
+            }
+            | columns
+        )
         settings = {"source": MIXTURE, "method": "sdmi", "columns": columns, "seed": seed, "measure": ["surrogate"]}
         found.append(Job(NAME, f"{arm}-seed{seed}", train, short | settings))
     for (arm, (method, asymmetric, columns)), seed in itertools.product(MODALITIES.items(), seeds):
@@ -186,14 +227,19 @@ def jobs(seeds: Sequence[int], tiny: bool) -> list[Job]:
     return found + [Job(NAME, f"reset-seed{seed}", reset, {"seed": seed}) for seed in seeds]
 
 
-def rising(done: Done, critics: Sequence[str], factors: Sequence[float], temperatures: Sequence[float] = TEMPERATURES) -> Interval:
+def rising(
+    done: Done, critics: Sequence[str], factors: Sequence[float], temperatures: Sequence[float] = TEMPERATURES
+) -> Interval:
     """The share of gradient steps that do not lower the bound; replicates are seeds."""
     per_seed: dict[int, list[int]] = {}
     for critic in critics:
         for seed, found in replicates(done, f"ascent {critic}", lambda r: r).items():
             cells = [found[f"{t:g}/{factor:g}"] for t, factor in itertools.product(temperatures, factors)]
             hits, total = per_seed.get(seed, [0, 0])
-            per_seed[seed] = [hits + sum(cell["rising"] for cell in cells), total + sum(cell["steps"] for cell in cells)]
+            per_seed[seed] = [
+                hits + sum(cell["rising"] for cell in cells),
+                total + sum(cell["steps"] for cell in cells),
+            ]
     return share_interval([hits for hits, _ in per_seed.values()], [total for _, total in per_seed.values()])
 
 
@@ -207,6 +253,7 @@ def rising_by_seed(done: Done, critic: str, factors: Sequence[float]) -> dict[in
 
 def slope(done: Done) -> Interval:
     """Of log β against log τ, for the cosine: −2 if β ∝ 1/τ²."""
+
     def of(result: dict) -> float:
         betas = [math.log(result[f"{t:g}/{FACTORS[0]:g}"]["beta"]) for t in (TEMPERATURES[0], TEMPERATURES[-1])]
         return (betas[1] - betas[0]) / math.log(TEMPERATURES[-1] / TEMPERATURES[0])
@@ -220,7 +267,9 @@ def report(done: Done, args: Namespace) -> Report:
         return replicates(done, arm, lambda r: r[measure][name])
 
     def aligned(critic: str):
-        return replicates(done, f"ascent {critic}", lambda r: sum(r[f"{t:g}/1"]["aligned"] for t in TEMPERATURES) / len(TEMPERATURES))
+        return replicates(
+            done, f"ascent {critic}", lambda r: sum(r[f"{t:g}/1"]["aligned"] for t in TEMPERATURES) / len(TEMPERATURES)
+        )
 
     def dv(arm: str):
         return of(arm, "cos_dv", "crossmodal")
@@ -228,59 +277,150 @@ def report(done: Done, args: Namespace) -> Report:
     resets = list(replicates(done, "reset", lambda r: r).values())
     refused = [bool(r["refused"]) for r in replicates(done, "follow across", lambda r: r).values()]
     wide, narrow = f"predictor {WIDTHS[-1]}, raw", f"predictor {WIDTHS[0]}, raw"
-    at_once = paired(_minus(of("predictor 32, white", "second_order/cosine"), of("predictor 32, raw", "second_order/cosine")),
-                     _minus(of(wide, "second_order/cosine"), of(narrow, "second_order/cosine")))  # fmt: skip
+    at_once = paired(
+        _minus(of("predictor 32, white", "second_order/cosine"), of("predictor 32, raw", "second_order/cosine")),
+        _minus(of(wide, "second_order/cosine"), of(narrow, "second_order/cosine")),
+    )
     over_two = rising(done, CRITIC_NAMES, (16.0,))
     claims = [
-        Claim("(a) with η β ≤ 1 the bound does not fall, whatever the critic: share of steps", "ours",
-              rising(done, CRITIC_NAMES, (0.25, 1.0)), NEAR, primary=True),
-        Claim("(a) with η β = 16 it falls: share of steps that lower it", "ours",
-              Interval(1 - over_two.value, 1 - over_two.high, 1 - over_two.low, over_two.n), 0.1),
-        Claim("(a) non-concave critics rise as often as the cosine at η β ≤ 1: cos 2∠, difference of shares", "ours",
-              paired(rising_by_seed(done, "cosine_2", (0.25, 1.0)), rising_by_seed(done, "cosine", (0.25, 1.0))), 0.1, equivalence=True),
-        Claim("(a) the same, cos 3∠", "ours",
-              paired(rising_by_seed(done, "cosine_3", (0.25, 1.0)), rising_by_seed(done, "cosine", (0.25, 1.0))), 0.1, equivalence=True),
-        Claim("(a) the curvature goes as 1/τ²: slope of log β on log τ, plus 2", "ours", slope(done), 0.5, equivalence=True),
-        Claim("(a) what changes is where it goes: pairs with cosine above ½, cosine less cos 3∠", "ours",
-              paired(aligned("cosine"), aligned("cosine_3")), 0),
-        Claim("(b) a white target makes the predictor's gradient that of the second-order term: cosine, white less raw (width 32)",
-              "ours", paired(of("predictor 32, white", "second_order/cosine"), of("predictor 32, raw", "second_order/cosine")), 0, primary=True),
-        Claim("(b) the same against the exact term", "ours",
-              paired(of("predictor 32, white", "exact/cosine"), of("predictor 32, raw", "exact/cosine")), 0),
+        Claim(
+            "(a) with η β ≤ 1 the bound does not fall, whatever the critic: share of steps",
+            "ours",
+            rising(done, CRITIC_NAMES, (0.25, 1.0)),
+            NEAR,
+            primary=True,
+        ),
+        Claim(
+            "(a) with η β = 16 it falls: share of steps that lower it",
+            "ours",
+            Interval(1 - over_two.value, 1 - over_two.high, 1 - over_two.low, over_two.n),
+            0.1,
+        ),
+        Claim(
+            "(a) non-concave critics rise as often as the cosine at η β ≤ 1: cos 2∠, difference of shares",
+            "ours",
+            paired(rising_by_seed(done, "cosine_2", (0.25, 1.0)), rising_by_seed(done, "cosine", (0.25, 1.0))),
+            0.1,
+            equivalence=True,
+        ),
+        Claim(
+            "(a) the same, cos 3∠",
+            "ours",
+            paired(rising_by_seed(done, "cosine_3", (0.25, 1.0)), rising_by_seed(done, "cosine", (0.25, 1.0))),
+            0.1,
+            equivalence=True,
+        ),
+        Claim(
+            "(a) the curvature goes as 1/τ²: slope of log β on log τ, plus 2",
+            "ours",
+            slope(done),
+            0.5,
+            equivalence=True,
+        ),
+        Claim(
+            "(a) what changes is where it goes: pairs with cosine above ½, cosine less cos 3∠",
+            "ours",
+            paired(aligned("cosine"), aligned("cosine_3")),
+            0,
+        ),
+        Claim(
+            "(b) a white target makes the predictor's gradient that of the second-order term: cosine, white less "
+            "raw (width 32)",
+            "ours",
+            paired(of("predictor 32, white", "second_order/cosine"), of("predictor 32, raw", "second_order/cosine")),
+            0,
+            primary=True,
+        ),
+        Claim(
+            "(b) the same against the exact term",
+            "ours",
+            paired(of("predictor 32, white", "exact/cosine"), of("predictor 32, raw", "exact/cosine")),
+            0,
+        ),
         Claim(f"(b) whitening does more for it than width {WIDTHS[0]} → {WIDTHS[-1]} does", "ours", at_once, 0),
-        Claim("(b) a white target leaves more dimensions (effective rank of z)", "ours",
-              paired(*(replicates(done, f"predictor 32, {kind}", last("rank/effective_rank")) for kind in ("white", "raw"))), 0),
-        Claim("(b) a wide predictor leaves more dimensions than a narrow one (raw target)", "paper",
-              paired(replicates(done, wide, last("rank/effective_rank")), replicates(done, narrow, last("rank/effective_rank"))), 0),
-        Claim("(c) SDMI with encoders of two modalities: texts found by images, share right (chance 0.03)", "paper",
-              mean_interval(list(of("sdmi f ≠ g, exact", "recall", "crossmodal").values())), 0.1, primary=True),
-        Claim("(c) it ends as `jmi` with two towers does: cos-DV (nats)", "ours", paired(dv("sdmi f ≠ g, exact"), dv("jmi, two towers")), 0.1,
-              equivalence=True),
-        Claim("(c) order 2 ends as the exact term does: cos-DV (nats)", "ours", paired(dv("sdmi f ≠ g, order 2"), dv("sdmi f ≠ g, exact")), 0.1,
-              equivalence=True),
-        Claim("(c) predictor and gradient M-step without marginal term lose what the exact term keeps: cos-DV, exact less it", "ours",
-              paired(dv("sdmi f ≠ g, exact"), dv("sdmi f ≠ g, predictor, no marginal")), 0),
-        Claim("(c) a target of the other modality cannot follow the online branch: share of tries refused", "ours",
-              share_interval([int(one) for one in refused], [1] * len(refused)), 0.5),
-        Claim("(c) the reset never lowers ξᵀKξ for a positive semi-definite K: share of trials in which it does not", "ours",
-              share_interval([r["trials"] - r["psd"] for r in resets], [r["trials"] for r in resets]), 0.99),
-        Claim("(c) for an indefinite K, which f ≠ g allows, it does in most trials", "ours",
-              share_interval([r["indefinite"] for r in resets], [r["trials"] for r in resets]), 0.5),
-    ]  # fmt: skip
+        Claim(
+            "(b) a white target leaves more dimensions (effective rank of z)",
+            "ours",
+            paired(
+                *(replicates(done, f"predictor 32, {kind}", last("rank/effective_rank")) for kind in ("white", "raw"))
+            ),
+            0,
+        ),
+        Claim(
+            "(b) a wide predictor leaves more dimensions than a narrow one (raw target)",
+            "paper",
+            paired(
+                replicates(done, wide, last("rank/effective_rank")),
+                replicates(done, narrow, last("rank/effective_rank")),
+            ),
+            0,
+        ),
+        Claim(
+            "(c) SDMI with encoders of two modalities: texts found by images, share right (chance 0.03)",
+            "paper",
+            mean_interval(list(of("sdmi f ≠ g, exact", "recall", "crossmodal").values())),
+            0.1,
+            primary=True,
+        ),
+        Claim(
+            "(c) it ends as `jmi` with two towers does: cos-DV (nats)",
+            "ours",
+            paired(dv("sdmi f ≠ g, exact"), dv("jmi, two towers")),
+            0.1,
+            equivalence=True,
+        ),
+        Claim(
+            "(c) order 2 ends as the exact term does: cos-DV (nats)",
+            "ours",
+            paired(dv("sdmi f ≠ g, order 2"), dv("sdmi f ≠ g, exact")),
+            0.1,
+            equivalence=True,
+        ),
+        Claim(
+            "(c) predictor and gradient M-step without marginal term lose what the exact term keeps: cos-DV, exact "
+            "less it",
+            "ours",
+            paired(dv("sdmi f ≠ g, exact"), dv("sdmi f ≠ g, predictor, no marginal")),
+            0,
+        ),
+        Claim(
+            "(c) a target of the other modality cannot follow the online branch: share of tries refused",
+            "ours",
+            share_interval([int(one) for one in refused], [1] * len(refused)),
+            0.5,
+        ),
+        Claim(
+            "(c) the reset never lowers ξᵀKξ for a positive semi-definite K: share of trials in which it does not",
+            "ours",
+            share_interval([r["trials"] - r["psd"] for r in resets], [r["trials"] for r in resets]),
+            0.99,
+        ),
+        Claim(
+            "(c) for an indefinite K, which f ≠ g allows, it does in most trials",
+            "ours",
+            share_interval([r["indefinite"] for r in resets], [r["trials"] for r in resets]),
+            0.5,
+        ),
+    ]
     return Report(
         NAME,
-        "Our derivation says that steps fail where η β > 2, β ∝ 1/τ² the curvature, for concave and other critics alike; "
+        "Our derivation says that steps fail where η β > 2, β ∝ 1/τ² the curvature, for concave and other critics "
+        "alike; "
         "that a predictor stands for the second-order marginal term exactly if its target is white, so that whitening "
-        "matters more than width; and that two modalities need a marginal term, since a target cannot follow an encoder of "
+        "matters more than width; and that two modalities need a marginal term, since a target cannot follow an "
+        "encoder of "
         "another shape and a reset may go downhill.",
-        f"(a) `sdmi` on 256 fixed pairs of a mixture, D = 8, {ASCENT_STEPS} alternations of plain gradient steps, β by power "
-        "iteration at the start; a step rises if L falls by less than 1e-6. (b) `sdmi` with a predictor, squared error to a raw "
+        f"(a) `sdmi` on 256 fixed pairs of a mixture, D = 8, {ASCENT_STEPS} alternations of plain gradient steps, β "
+        f"by power "
+        "iteration at the start; a step rises if L falls by less than 1e-6. (b) `sdmi` with a predictor, squared "
+        "error to a raw "
         "or whitened target, reset, no marginal term. (c) images of blobs and texts on 32 topics. (b) and (c): "
-        f"{SHORT['steps']} steps of {SHORT['batch_size']} pairs, Adam at 3e-3, heads without batch norm. Seeds 0 to 4.",
+        f"{SHORT['steps']} steps of {SHORT['batch_size']} pairs, Adam at 3e-3, heads without batch norm. Seeds 0 to "
+        f"4.",
         claims,
         "\n\n".join([ascents(done), predictors(done), modalities(done)]),
         lambda: draw(done),
-    )  # fmt: skip
+    )
 
 
 def _minus(first: dict, second: dict) -> dict:
@@ -291,22 +431,44 @@ def ascents(done: Done) -> str:
     rows = []
     for critic, t in itertools.product(CRITIC_NAMES, TEMPERATURES):
         cells = [rising(done, [critic], (factor,), (t,)) for factor in FACTORS]
-        beta = mean_interval([r[f"{t:g}/1"]["beta"] for r in replicates(done, f"ascent {critic}", lambda r: r).values()])
-        aligned = mean_interval([r[f"{t:g}/1"]["aligned"] for r in replicates(done, f"ascent {critic}", lambda r: r).values()])
+        beta = mean_interval(
+            [r[f"{t:g}/1"]["beta"] for r in replicates(done, f"ascent {critic}", lambda r: r).values()]
+        )
+        aligned = mean_interval(
+            [r[f"{t:g}/1"]["aligned"] for r in replicates(done, f"ascent {critic}", lambda r: r).values()]
+        )
         rows.append([f"{critic}, τ = {t:g}", beta, *cells, aligned])
     header = ["critic", "β", *(f"rising, η β = {factor:g}" for factor in FACTORS), "aligned at η β = 1"]
-    return "## (a) Step size, temperature, critic\n\nShare of gradient steps that do not lower the bound.\n\n" + table(header, rows)
+    return "## (a) Step size, temperature, critic\n\nShare of gradient steps that do not lower the bound.\n\n" + table(
+        header, rows
+    )
 
 
 def predictors(done: Done) -> str:
-    arms = [f"predictor {w}, {kind}" for kind in ("raw", "white") for w in WIDTHS] + [f"predictor 32, {kind}, EMA" for kind in ("raw", "white")]
+    arms = [f"predictor {w}, {kind}" for kind in ("raw", "white") for w in WIDTHS] + [
+        f"predictor 32, {kind}, EMA" for kind in ("raw", "white")
+    ]
     names = ("second_order/cosine", "second_order/norm", "exact/cosine", "exact/norm", "whiteness")
     rows = []
     for arm in arms:
-        cells = [mean_interval(list(replicates(done, arm, lambda r, n=name: r["surrogate"][n]).values())) for name in names]
-        cells += [mean_interval(list(replicates(done, arm, last(key)).values())) for key in ("rank/effective_rank", "mi/cos_dv")]
+        cells = [
+            mean_interval(list(replicates(done, arm, lambda r, n=name: r["surrogate"][n]).values())) for name in names
+        ]
+        cells += [
+            mean_interval(list(replicates(done, arm, last(key)).values()))
+            for key in ("rank/effective_rank", "mi/cos_dv")
+        ]
         rows.append([arm, *cells])
-    header = ["arm", "cosine to order 2", "norm ratio", "cosine to exact", "norm ratio", "‖Σ − I‖/√D of the target", "rank of z", "cos-DV"]
+    header = [
+        "arm",
+        "cosine to order 2",
+        "norm ratio",
+        "cosine to exact",
+        "norm ratio",
+        "‖Σ − I‖/√D of the target",
+        "rank of z",
+        "cos-DV",
+    ]
     return "## (b) How far the predictor's gradient is from the marginal term's\n\n" + table(header, rows)
 
 
@@ -314,14 +476,19 @@ def modalities(done: Done) -> str:
     truth = make_source({"name": "captions"}).truth()
     rows = []
     for arm in MODALITIES:
-        cells = [mean_interval(list(replicates(done, arm, lambda r, n=n: r["crossmodal"][n]).values())) for n in ("cos_dv", "info_nce", "recall", "gap")]
+        cells = [
+            mean_interval(list(replicates(done, arm, lambda r, n=n: r["crossmodal"][n]).values()))
+            for n in ("cos_dv", "info_nce", "recall", "gap")
+        ]
         cells.append(mean_interval(list(replicates(done, arm, last("rank/effective_rank")).values())))
         rows.append([arm, *cells])
     header = ["arm", "cos-DV", "InfoNCE", "texts found", "gap of the means", "rank of z"]
     said = next(iter(replicates(done, "follow across", lambda r: r["refused"]).values()), "")
     return (
-        f"## (c) Images and texts\n\nThe MI of image and text is {truth:.2f} nats.\n\n{table(header, rows)}\n\nAn EMA target of "
-        f"the other modality: `{said}`. With two towers in one encoder each modality has an EMA of its own, and that works."
+        f"## (c) Images and texts\n\nThe MI of image and text is {truth:.2f} nats.\n\n{table(header, rows)}\n\nAn "
+        f"EMA target of "
+        f"the other modality: `{said}`. With two towers in one encoder each modality has an EMA of its own, and "
+        f"that works."
     )
 
 
@@ -330,16 +497,43 @@ def draw(done: Done):
     left, middle, right = axes[0]
     for i, (critic, t) in enumerate(itertools.product(CRITIC_NAMES, (TEMPERATURES[0], TEMPERATURES[-1]))):
         shares = [rising(done, [critic], (factor,), (t,)).value for factor in FACTORS]
-        left.plot(FACTORS, shares, drawing.MARKERS[i % 2] + ("-", "--", ":")[i // 2], color=drawing.COLOURS[i // 2], label=f"{critic}, τ = {t:g}")
+        left.plot(
+            FACTORS,
+            shares,
+            drawing.MARKERS[i % 2] + ("-", "--", ":")[i // 2],
+            color=drawing.COLOURS[i // 2],
+            label=f"{critic}, τ = {t:g}",
+        )
     left.axvline(2, color="grey", linewidth=1)
     left.set(xscale="log", xlabel="η β (grey: 2)", title="(a) share of steps\nthat do not lower the bound")
     for i, kind in enumerate(("raw", "white")):
         for j, name in enumerate(("second_order", "exact")):
-            values = [mean_interval(list(replicates(done, f"predictor {w}, {kind}", lambda r, n=name: r["surrogate"][f"{n}/cosine"]).values())) for w in WIDTHS]
-            middle.errorbar(WIDTHS, [v.value for v in values], [[max(0, v.value - v.low) for v in values], [max(0, v.high - v.value) for v in values]],
-                            fmt=drawing.MARKERS[j] + ("-", "--")[j], color=drawing.COLOURS[3 + i], capsize=3, label=f"{kind} target, {name.replace('_', ' ')}")  # fmt: skip
-    middle.set(xscale="log", xlabel="width of the predictor", title="(b) cosine of its gradient\nand the marginal term's")
-    found = {arm: mean_interval(list(replicates(done, arm, lambda r: r["crossmodal"]["cos_dv"]).values())) for arm in MODALITIES}
+            values = [
+                mean_interval(
+                    list(
+                        replicates(
+                            done, f"predictor {w}, {kind}", lambda r, n=name: r["surrogate"][f"{n}/cosine"]
+                        ).values()
+                    )
+                )
+                for w in WIDTHS
+            ]
+            middle.errorbar(
+                WIDTHS,
+                [v.value for v in values],
+                [[max(0, v.value - v.low) for v in values], [max(0, v.high - v.value) for v in values]],
+                fmt=drawing.MARKERS[j] + ("-", "--")[j],
+                color=drawing.COLOURS[3 + i],
+                capsize=3,
+                label=f"{kind} target, {name.replace('_', ' ')}",
+            )
+    middle.set(
+        xscale="log", xlabel="width of the predictor", title="(b) cosine of its gradient\nand the marginal term's"
+    )
+    found = {
+        arm: mean_interval(list(replicates(done, arm, lambda r: r["crossmodal"]["cos_dv"]).values()))
+        for arm in MODALITIES
+    }
     drawing.points(right, {arm.replace(", ", ",\n", 1): value for arm, value in found.items()})
     right.set(title="(c) cos-DV of image and text", xlabel="nats")
     drawing.legend(figure, [left, middle])

@@ -1,8 +1,8 @@
 """What an experiment concludes: claims with intervals, verdicts that follow from them, a page, a figure, the evidence.
 
-A claim is a number that ought to lie above a threshold, both fixed before the runs. With its 95 % interval (over seeds,
-by Student's t) it *held* if the interval lies above the threshold, *did not hold* if it lies below, and otherwise the
-runs *cannot tell*. Equivalence turns it around: |difference| has to stay below a margin.
+A claim is a number that ought to lie above a threshold, both fixed before the runs. With its 95 % interval (over
+seeds, by Student's t) it *held* if the interval lies above the threshold, *did not hold* if it lies below, and
+otherwise the runs *cannot tell*. Equivalence turns it around: |difference| has to stay below a margin.
 """
 
 import json
@@ -60,7 +60,9 @@ def share_interval(hits: Sequence[int], totals: Sequence[int]) -> Interval:
         return Interval(math.nan, 0.0, 1.0, 0)
     student = mean_interval([hit / total for hit, total in zip(hits, totals) if total])
     low, high = accuracy_interval(sum(hits), sum(totals))
-    return Interval(sum(hits) / sum(totals), max(0.0, min(low, student.low)), min(1.0, max(high, student.high)), len(hits))
+    return Interval(
+        sum(hits) / sum(totals), max(0.0, min(low, student.low)), min(1.0, max(high, student.high)), len(hits)
+    )
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,10 @@ class Report:
 
 
 def claims_table(claims: Sequence[Claim]) -> str:
-    lines = [["claim", "of", "found (95 %)", "has to be", "n", "verdict"], ["---", "---", "---:", "---", "---:", "---"]]
+    lines = [
+        ["claim", "of", "found (95 %)", "has to be", "n", "verdict"],
+        ["---", "---", "---:", "---", "---:", "---"],
+    ]
     for claim in claims:
         has_to = f"within ±{claim.threshold:g}" if claim.equivalence else f"above {claim.threshold:g}"
         verdict = claim.verdict
@@ -157,9 +162,15 @@ def write_report(report: Report, results: Path, command: str, done: dict, missin
     (results / "evidence").mkdir(parents=True, exist_ok=True)
     evidence = {name: {"arguments": arguments, "result": found} for name, (arguments, found) in sorted(done.items())}
     (results / "evidence" / f"{report.name}.json").write_text(
-        "{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v, separators=(',', ':'))}" for k, v in evidence.items()) + "\n}\n"
+        "{\n"
+        + ",\n".join(f"{json.dumps(k)}: {json.dumps(v, separators=(',', ':'))}" for k, v in evidence.items())
+        + "\n}\n"
     )
-    parts = [f"# {report.name.replace('_', ' ')}", report.question, f"Protocol, fixed before the runs: {report.protocol}"]
+    parts = [
+        f"# {report.name.replace('_', ' ')}",
+        report.question,
+        f"Protocol, fixed before the runs: {report.protocol}",
+    ]
     if tiny:
         parts.append("**A tiny run, to try the code: its numbers say nothing.**")
     if missing:

@@ -1,8 +1,8 @@
 """Data for the experiments: two views whose mutual information is known, and the encoders that take them.
 
-Vectors, token sequences, waveforms, and images with captions go through one interface: a source draws `Views`, says the
-MI of its two views in nats, and which towers its encoder needs. The models are those of the package; `ToyEncoder` is
-the only part that is not, because an encoder of images takes neither vectors nor tokens.
+Vectors, token sequences, waveforms, and images with texts go through one interface: a source draws `Views`, says the
+MI of its two views in nats, and which towers its encoder needs. The models are those of the package; `ToyEncoder` is the
+only part that is not, because an encoder of images takes neither vectors nor tokens.
 """
 
 import math
@@ -51,7 +51,9 @@ class ToyEncoder(PreTrainedModel):
 
     def __init__(self, config: ToyConfig):
         super().__init__(config)
-        self.towers = nn.ModuleDict({str(size): _TOWERS[kind](size, config.hidden_size) for kind, size in config.towers})
+        self.towers = nn.ModuleDict(
+            {str(size): _TOWERS[kind](size, config.hidden_size) for kind, size in config.towers}
+        )
         self.post_init()
 
     @torch.no_grad()
@@ -201,8 +203,8 @@ def _rendered(classes: int, styles: int, noises: int, dimension: int) -> Tensor:
 
 
 class _Chains:
-    """A topic is a Markov chain over 64 words, with favourite words and favourite successors; p(words | topic) is known,
-    and with it every posterior."""
+    """A topic is a Markov chain over 64 words, with favourite words and favourite successors; p(words | topic) is
+    known, and with it every posterior."""
 
     def __init__(self, topics: int, length: int):
         self.topics, self.length = topics, length
@@ -236,7 +238,8 @@ def tokens(topics: int = 8, length: int = 24) -> Source:
         views = draw(_INTEGRATED, _seeded(7))
         likelihoods = [chains.log_likelihood(view) for view in (views.a, views.b)]
         a, b, both = (
-            math.log(topics) - _entropy(each.log_softmax(1)) for each in (*likelihoods, likelihoods[0] + likelihoods[1])
+            math.log(topics) - _entropy(each.log_softmax(1))
+            for each in (*likelihoods, likelihoods[0] + likelihoods[1])
         )
         return a + b - both
 
@@ -254,7 +257,9 @@ def waveforms(length: int = 192, pitches: int = 8, timbres: int = 4, noise: floa
     """
     frequency = 0.02 * 2 ** (torch.arange(pitches) / pitches)
     order = torch.arange(1, 5)
-    loudness = nn.functional.normalize(torch.tensor([[1, 0.2, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0.0], [1, 0, 0, 1]]), dim=1)
+    loudness = nn.functional.normalize(
+        torch.tensor([[1, 0.2, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0.0], [1, 0, 0, 1]]), dim=1
+    )
 
     def draw(n: int, generator: Generator) -> Views:
         content = torch.randint(pitches, (n,), generator=generator)
