@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -176,6 +177,16 @@ def phases_of(model: nn.Module, schedule: str, step: int, block: int) -> tuple[s
 def make_source(source: dict) -> Source:
     arguments = dict(source)
     return SOURCES[arguments.pop("name")](**arguments)
+
+
+def truth_of(source: dict) -> float:
+    """The MI of the source's two views, in nats; integrated once in a process."""
+    return _truth(json.dumps(source, sort_keys=True))
+
+
+@cache
+def _truth(source: str) -> float:
+    return make_source(json.loads(source)).truth()
 
 
 class Curves:

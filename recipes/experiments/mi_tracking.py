@@ -13,7 +13,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 import drawing
-from harness import STEPS, Done, Job, Replicates, last, main, make_source, over, replicates, train
+from harness import STEPS, Done, Job, Replicates, last, main, over, replicates, train, truth_of
 from reporting import Claim, Interval, Report, mean_interval, paired, share_interval, table
 
 from hf_mi_ssl.training import read_records
@@ -192,7 +192,7 @@ def report(done: Done, args: Namespace) -> Report:
 def slack(done: Done, arm: str) -> Replicates:
     """The known MI less the largest of the lower bounds at the end."""
     truths = {
-        name: make_source(arguments["source"]).truth()
+        name: truth_of(arguments["source"])
         for name, (arguments, _) in done.items()
         if name == f"{arm}-seed{arguments['seed']}" and arguments["seed"] == 0
     }
@@ -248,7 +248,7 @@ def tables(done: Done, places: list[str]) -> str:
                 mean_interval(list(replicates(done, f"{place}-{arm}", lambda r, k=k: r["estimators"][k][0]).values()))
                 for k in kinds
             ]
-            truth = make_source({"name": "mixture", "dimension": int(place.removeprefix("mixture"))}).truth()
+            truth = truth_of({"name": "mixture", "dimension": int(place.removeprefix("mixture"))})
             every.append([f"{place}, `{arm}`", f"{truth:.2f}", *(f"{one.value:.2f}" for one in found)])
     return (
         "## Where the runs end\n\n"

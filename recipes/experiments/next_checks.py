@@ -30,6 +30,7 @@ from harness import (
     replicates,
     rounded,
     train,
+    truth_of,
 )
 from reporting import Claim, Interval, Report, mean_interval, paired, share_interval, table
 from torch import Tensor, nn
@@ -50,13 +51,13 @@ NEAR = 0.9
 # (a) gradient ascent
 
 
-def ascend(critic: str, seed: int, steps: int = ASCENT_STEPS) -> dict:
+def ascend(critic: str, seed: int, steps: int = ASCENT_STEPS, pairs: int = 256) -> dict:
     """Alternating gradient steps of `sdmi` on one fixed batch: the bound after each of them, by temperature and η β.
 
     β is the largest curvature of L in θ at the start, by power iteration on Hessian–vector products.
     """
     law = make_source(MIXTURE)
-    views = law.draw(256, torch.Generator().manual_seed(seed + 1))
+    views = law.draw(pairs, torch.Generator().manual_seed(seed + 1))
     found = {}
     for temperature in TEMPERATURES:
         columns = BARE | {
@@ -187,14 +188,9 @@ def reset(seed: int, trials: int = 400, size: int = 8) -> dict:
 def jobs(seeds: Sequence[int], tiny: bool) -> list[Job]:
     found = []
     for critic, seed in itertools.product(CRITIC_NAMES, seeds):
-        found.append(
-            Job(
-                NAME,
-                f"ascent {critic}-seed{seed}",
-                ascend,
-                {"critic": critic, "seed": seed, "steps": 3 if tiny else ASCENT_STEPS},
-            )
-        )
+        arguments = {"critic": critic, "seed": seed, "steps": ASCENT_STEPS}
+        arguments |= {"steps": 1, "pairs": 16} if tiny else {}
+        found.append(Job(NAME, f"ascent {critic}-seed{seed}", ascend, arguments))
     short = {"steps": 6, "batch_size": 64, "evaluations": 2, "held": 64} if tiny else SHORT
     arms = {
         f"predictor {width}, {words}": {"predictor_hidden_size": width, "critic": critic}
@@ -473,7 +469,7 @@ def predictors(done: Done) -> str:
 
 
 def modalities(done: Done) -> str:
-    truth = make_source({"name": "captions"}).truth()
+    truth = truth_of({"name": "captions"})
     rows = []
     for arm in MODALITIES:
         cells = [

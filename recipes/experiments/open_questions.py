@@ -3,8 +3,9 @@
     python recipes/experiments/open_questions.py
 
 (a) Do paradigms, ladder and collapse carry over to token sequences, waveforms and pairs of modalities? (b) Why does
-more mutual information not mean more accuracy? A generator of content, shared style and noise, with exact I(Z; content)
-and I(Z; style), and four hypotheses. (c) What does a law that is not Gaussian do to the surrogates of the marginal term?
+more mutual information not mean more accuracy? A generator of content, shared style and noise, with exact
+I(Z; content) and I(Z; style), and four hypotheses. (c) What does a law that is not Gaussian do to the surrogates of
+the marginal term?
 """
 
 import itertools
@@ -27,10 +28,10 @@ from harness import (
     embed,
     last,
     main,
-    make_source,
     replicates,
     rounded,
     train,
+    truth_of,
 )
 from reporting import Claim, Interval, Report, mean_interval, paired, share_interval, table
 from sources import all_inputs
@@ -519,7 +520,7 @@ def _ceilings(done: Done, ceiling: float) -> dict[int, float]:
     shares: dict[int, list[float]] = {}
     for name, (arguments, result) in done.items():
         if name.startswith("style") and "simsiam" not in name:
-            most = min(ceiling, make_source(arguments["source"]).truth())
+            most = min(ceiling, truth_of(arguments["source"]))
             shares.setdefault(arguments["seed"], []).append(result["curves"]["mi/cos_dv"][-1] / most)
     return {seed: float(np.mean(values)) for seed, values in shares.items()}
 
@@ -547,7 +548,7 @@ def modality_table(done: Done, modalities: Sequence[str]) -> str:
         target = [v for v in replicates(done, of, last("rank/effective_rank_target")).values() if v is not None]
         cells.append(mean_interval(target))
         cells.append(mean_interval(list(replicates(done, of, lambda r: r["end"]["linear_h"]).values())))
-        rows.append([f"{modality} ({make_source({'name': modality}).truth():.2f} nats)", f"`{arm}`", *cells])
+        rows.append([f"{modality} ({truth_of({'name': modality}):.2f} nats)", f"`{arm}`", *cells])
     header = ["views (their MI)", "arm", "cos-DV", "calibrated", "rank of z", "rank of target", "linear accuracy of h"]
     return "## (a) Other modalities\n\n" + table(header, rows)
 
@@ -567,7 +568,7 @@ def style_table(done: Done) -> str:
     for (p, bits), arm in itertools.product(GRID, STYLED):
         found = [replicates(done, f"style p={p:g} B={bits}, {arm}", read) for read in reads]
         if found[0]:
-            truth = make_source({"name": "factors", "bits": bits, "survival": p}).truth()
+            truth = truth_of({"name": "factors", "bits": bits, "survival": p})
             rows.append(
                 [
                     f"B = {bits}, p = {p:g}, `{arm}`",

@@ -1,8 +1,8 @@
 """Data for the experiments: two views whose mutual information is known, and the encoders that take them.
 
 Vectors, token sequences, waveforms, and images with texts go through one interface: a source draws `Views`, says the
-MI of its two views in nats, and which towers its encoder needs. The models are those of the package; `ToyEncoder` is the
-only part that is not, because an encoder of images takes neither vectors nor tokens.
+MI of its two views in nats, and which towers its encoder needs. The models are those of the package; `ToyEncoder` is
+the only part that is not, because an encoder of images takes neither vectors nor tokens.
 """
 
 import math
@@ -212,11 +212,13 @@ class _Chains:
         words = torch.randn(topics, 1, 64, generator=generator)
         successors = torch.randn(topics, 64, 64, generator=generator)
         self.moves = (0.9 * words + 0.4 * successors).softmax(2)
+        self.cumulative = self.moves.cumsum(2)
 
     def draw(self, topic: Tensor, generator: Generator) -> Tensor:
         words = [torch.randint(64, topic.shape, generator=generator)]
         for _ in range(self.length - 1):
-            words.append(torch.multinomial(self.moves[topic, words[-1]], 1, generator=generator)[:, 0])
+            chance = torch.rand(len(topic), 1, generator=generator)
+            words.append((self.cumulative[topic, words[-1]] < chance).sum(1).clamp(max=63))
         return torch.stack(words, 1)
 
     def log_posterior(self, words: Tensor) -> Tensor:
