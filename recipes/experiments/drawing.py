@@ -29,7 +29,9 @@ def curve(axis: Any, steps: Sequence[float], replicates: Sequence[Sequence[float
     if not len(values):
         return
     mean, colour = np.nanmean(values, 0), COLOURS[i % len(COLOURS)]
-    axis.plot(steps, mean, color=colour, linestyle=STYLES[i % len(STYLES)], linewidth=1.5, label=label)
+    axis.plot(
+        steps, mean, color=colour, linestyle=STYLES[(i + i // len(COLOURS)) % len(STYLES)], linewidth=1.5, label=label
+    )
     if len(values) > 1:
         half = t.ppf(0.975, len(values) - 1) * np.nanstd(values, 0, ddof=1) / len(values) ** 0.5
         axis.fill_between(steps, mean - half, mean + half, color=colour, alpha=0.18, linewidth=0)
