@@ -83,7 +83,7 @@ def test_a_job_that_fails_is_counted_and_the_others_go_on(tmp_path, capsys):
     jobs[1] = harness.Job("e", "good", dict, {"a": 1})
     assert harness.run_all(jobs, tmp_path, 1) == 1
     assert "e/nonsense failed: KeyError" in capsys.readouterr().err
-    assert harness.result_of(jobs[1], tmp_path) == {"a": 1}
+    assert harness.result_of(jobs[1], tmp_path) == {"a": 1, "seconds": pytest.approx(0, abs=1)}
     assert harness.result_of(jobs[0], tmp_path) is None
 
 

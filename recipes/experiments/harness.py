@@ -130,7 +130,7 @@ def train(
     pairs, labelled = law.draw(held, generator), law.draw(2 * held, generator)
     data = law.draw(pool or steps * batch_size, generator)
     optimizer = torch.optim.Adam(model.parameters(), learning_rate, fused=True)
-    alarm, curves, finer, began = Alarm(model.config, steps, batch_size), Curves(), Curves(), time.process_time()
+    alarm, curves, finer = Alarm(model.config, steps, batch_size), Curves(), Curves()
     initial = embed(model, pairs)
     curves.add(0, follow(model, pairs, labelled, law, probes))
     finer.add(0, cheap(model, pairs))
@@ -166,7 +166,7 @@ def train(
     found["end"] = accuracies(model, pairs, labelled, law)
     for name in measure:
         found[name] = MEASURES[name](model, law, pairs, initial, seed)
-    return rounded(found | {"seconds": time.process_time() - began})
+    return rounded(found)
 
 
 def phases_of(model: nn.Module, schedule: str, step: int, block: int) -> tuple[str, ...]:
@@ -330,8 +330,9 @@ def rounded(value: Any, digits: int = 5) -> Any:
 def _execute(job: Job) -> dict | Exception:
     """The job's result, or what went wrong: the others go on."""
     torch.set_num_threads(1)
+    began = time.process_time()
     try:
-        return job.function(**job.arguments)
+        return job.function(**job.arguments) | {"seconds": round(time.process_time() - began, 2)}
     except Exception as error:
         return error
 
@@ -408,9 +409,8 @@ def run_experiments(modules: Sequence[ModuleType], args: argparse.Namespace) -> 
         done = {job.name: (job.arguments, found) for job in own if (found := result_of(job, args.runs)) is not None}
         report: Report = module.report(done, args)
         command = f"python recipes/experiments/{Path(module.__file__).name}"
-        missing = len(own) - len(done)
         evidence = {job.name: done[job.name] for job in own if job.experiment == report.name and job.name in done}
-        path = write_report(report, args.results, command, evidence, missing, args.tiny)
+        path = write_report(report, args.results, command, evidence, (len(done), len(own)), args.tiny)
         print(f"{path}: {report.last_line()}", flush=True)
     return failed
 

@@ -157,8 +157,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return markdown([header, ["---", *["---:"] * (len(header) - 1)], *rows])
 
 
-def write_report(report: Report, results: Path, command: str, done: dict, missing: int, tiny: bool) -> Path:
-    """The page, the figure and the evidence; what is not done is said, with the command that goes on."""
+def write_report(report: Report, results: Path, command: str, done: dict, counts: tuple[int, int], tiny: bool) -> Path:
+    """The page, the figure and the evidence; `counts` are runs done and runs in all: what is missing is said."""
     (results / "evidence").mkdir(parents=True, exist_ok=True)
     evidence = {name: {"arguments": arguments, "result": found} for name, (arguments, found) in sorted(done.items())}
     (results / "evidence" / f"{report.name}.json").write_text(
@@ -173,16 +173,19 @@ def write_report(report: Report, results: Path, command: str, done: dict, missin
     ]
     if tiny:
         parts.append("**A tiny run, to try the code: its numbers say nothing.**")
-    if missing:
-        parts.append(f"**{missing} of {missing + len(done)} runs are not done; `{command}` goes on from here.**")
+    if counts[0] < counts[1]:
+        missing = counts[1] - counts[0]
+        parts.append(f"**{missing} of {counts[1]} runs are not done; `{command}` goes on from here.**")
     parts += ["## Claims", claims_table(report.claims), *report.notes]
     if report.draw is not None and done:
         figure = report.draw()
         figure.savefig(results / f"{report.name}.png", dpi=90)
         parts += [f"![{report.name}]({report.name}.png)"]
     parts += [report.body, "## How it was made"]
+    minutes = sum(found.get("seconds") or 0 for _, found in done.values()) / 60
     parts.append(
-        f"`{command}`; {len(done)} runs, their numbers in [evidence/{report.name}.json](evidence/{report.name}.json). "
+        f"`{command}`; {len(done)} runs of its own, {minutes:.1f} CPU minutes in all, their numbers in "
+        f"[evidence/{report.name}.json](evidence/{report.name}.json). "
         "Intervals are 95 %, of Student's t over seeds (of shares the wider of it and Wilson's), each for itself: "
         "of twenty claims one may be wrong by chance. MI in nats, on held-out pairs."
     )
