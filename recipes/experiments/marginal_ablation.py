@@ -387,8 +387,8 @@ def gauges(done: Done) -> str:
         ]
     )
     return (
-        "## Which gauge sees it\n\nOf all runs here; the first four define collapse, at the end of a run. A gauge of z "
-        "alone cannot see a target that has collapsed.\n\n"
+        "## Which gauge sees it\n\nOf all runs here; the first four define collapse, at the end of a run. A gauge of "
+        "z alone cannot see a target that has collapsed.\n\n"
         + table(
             ["gauge", "sees of the collapsed runs", "median first step", "at the end, of runs that had not collapsed"],
             rows,
