@@ -68,11 +68,24 @@ def test_what_was_interrupted_goes_on_and_what_changed_is_done_again(places, mon
     stamp = kept.stat().st_mtime_ns
     assert run(module, places, monkeypatch, "--report_only") == 0
     assert "2 of 8 runs are not done" in (places[1] / f"{module.NAME}.md").read_text()
-    assert run(module, places, monkeypatch) == 0
+    assert run(module, places, monkeypatch, "--reproduced", str(ROOT / "model_cards" / "examples")) == 0
+    page = (places[1] / f"{module.NAME}.md").read_text()  # whole runs of the recipes, from their files
+    assert re.search(r"\| shapes, `jmi`, seed 0 \| 2 \| 0\.\d \| 47\.3 \|", page)
+    assert re.search(r"\| shapes, `sdmi`, seed 0 \| 4 \|", page)
     assert kept.stat().st_mtime_ns == stamp
     for path in (gone, changed):  # the same again: a run is a function of its arguments
         again, first = (json.loads(text)["result"] for text in (path.read_text(), written[path]))
         assert again | {"seconds": 0} == first | {"seconds": 0}
+
+
+def test_panels_of_tracked_runs_are_made_of_their_logs(tmp_path):
+    tracking = importlib.import_module("mi_tracking")
+    values = [0.1, 0.5, 0.45, 0.9, 1.2]
+    lines = [json.dumps({"step": i, "eval/mi/cos_dv": value}) for i, value in enumerate(values)]
+    (tmp_path / "cifar10" / "jmi-seed0").mkdir(parents=True)
+    (tmp_path / "cifar10" / "jmi-seed0" / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    assert re.search(r"\| `jmi-seed0` \| 1\.200 \| 0\.75 \(", tracking.cifar(tmp_path))  # one fall in four steps
+    assert "Not among these runs" in tracking.cifar(None)
 
 
 def test_a_job_that_fails_is_counted_and_the_others_go_on(tmp_path, capsys):

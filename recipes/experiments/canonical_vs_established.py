@@ -13,6 +13,7 @@ import math
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import drawing
@@ -24,6 +25,7 @@ from reporting import Claim, Interval, Report, mean_interval, paired, table
 from hf_mi_ssl import JMIConfig, JMIForPreTraining, SDMIConfig, SDMIForPreTraining
 from hf_mi_ssl.encoders import encoder_config
 from hf_mi_ssl.methods import METHODS
+from hf_mi_ssl.training import read_records
 
 NAME = "canonical_vs_established"
 HARD = {"name": "mixture", "dimension": 32, "spread": 2.5, "within": 1.0, "noise": 1.0}  # clusters overlap
@@ -237,8 +239,10 @@ def toy_table(done: Done, methods: Sequence[str]) -> str:
     return text + f"\n\nEncoders at the start, before any step: linear accuracy of h {mean_interval(start[:5])}."
 
 
+@cache
 def finished(directory: Path | None) -> list[dict]:
-    """What recipes/reproduce.py left of each finished run below a directory, and what a step of it costs."""
+    """What recipes/reproduce.py left of each finished run below a directory, and what it cost: operations of a step
+    of 8 images, by which terms over all pairings of a batch hardly count, times the images seen."""
     found = []
     for path in sorted(directory.rglob("results.json")) if directory else ():
         results, arguments = (
@@ -255,9 +259,10 @@ def finished(directory: Path | None) -> list[dict]:
         views = torch.randn(2, 8, 3, size, size, generator=torch.Generator().manual_seed(0))
         spent = count(model_class(config), *views)
         operations = spent["flops"] / 8 * results["images_seen"]
-        found.append(
-            {"method": method, "seed": results["seed"], "rows": rows, "passes": spent["passes"], "flops": operations}
-        )
+        records = read_records(path.parent / "metrics.jsonl")
+        accuracies = {r["step"] / results["steps"]: r["eval/linear_top1"] for r in records if "eval/linear_top1" in r}
+        run = {"method": method, "seed": results["seed"], "rows": rows, "passes": spent["passes"], "flops": operations}
+        found.append(run | {"dataset": results["dataset"], "accuracies": accuracies})
     return found
 
 
@@ -265,7 +270,7 @@ def reproduced(directory: Path | None) -> str:
     runs = finished(directory)
     if not runs:
         return (
-            "## On CIFAR-10\n\nNot among these runs. `python recipes/reproduce.py --matrix "
+            "## On images\n\nNot among these runs. `python recipes/reproduce.py --matrix "
             "recipes/reproduce/cifar10_cpu.yaml` makes "
             "them (it resumes), and `--reproduced runs/reproduce/cifar10_cpu` adds them here."
         )
@@ -276,14 +281,17 @@ def reproduced(directory: Path | None) -> str:
         "effective rank": "rank/effective_rank",
         "RankMe": "rank/rankme",
     }
-    lines, values = [], {name: [] for name in columns}
+    lines, values, budget = [], {name: [] for name in columns}, min(run["flops"] for run in runs)
     for run in runs:
         cells = []
         for name, key in columns.items():
             value = run["rows"].get((key, "trained", "online"), {}).get("value")
             values[name].append(value)
             cells.append("–" if value is None else f"{100 * value:.1f}" if "%" in name else f"{value:.2f}")
-        lines.append([f"`{run['method']}`, seed {run['seed']}", run["passes"], f"{run['flops'] / 1e12:.1f}", *cells])
+        affordable = [share for share in run["accuracies"] if share * run["flops"] <= 1.001 * budget]
+        cells.append(f"{100 * run['accuracies'][max(affordable)]:.1f}" if affordable else "–")
+        name = f"{run['dataset']}, `{run['method']}`, seed {run['seed']}"
+        lines.append([name, run["passes"], f"{run['flops'] / 1e12:.1f}", *cells])
     from scipy.stats import spearmanr
 
     ranked = []
@@ -291,10 +299,12 @@ def reproduced(directory: Path | None) -> str:
         both = [(a, b) for a, b in zip(values[name], values["linear, %"]) if None not in (a, b)]
         if len(both) > 3:
             ranked.append([name, f"{spearmanr(*zip(*both)).statistic:.2f}", len(both)])
-    text = table(["run", "encoder passes a step", "Tflop in all", *columns], lines)
+    header = ["run", "encoder passes a step", "Tflop in all", *columns, "tracked linear, %, at equal compute"]
+    text = table(header, lines)
     more = table(["measure", "Spearman's correlation with linear accuracy", "runs"], ranked) if ranked else ""
     return (
-        f"## On CIFAR-10\n\nOf finished runs of `recipes/reproduce.py`, as many epochs for each.\n\n{text}\n\n{more}"
+        "## On images\n\nOf finished runs of `recipes/reproduce.py`, as many epochs for each; at equal compute the "
+        f"last evaluation before a run has spent what the cheapest spends in all.\n\n{text}\n\n{more}"
     )
 
 
@@ -326,7 +336,7 @@ def draw(done: Done, methods: Sequence[str], directory: Path | None):
         axes[0][3].plot(*point, drawing.MARKERS[i % 8], color=drawing.COLOURS[i % 6])
         axes[0][3].annotate(run["method"], point, fontsize=7, xytext=(3, 3), textcoords="offset points")
     if runs:
-        axes[0][3].set(title="CIFAR-10", xlabel="cos-DV of z (nats)", ylabel="linear accuracy")
+        axes[0][3].set(title="images", xlabel="cos-DV of z (nats)", ylabel="linear accuracy")
     drawing.legend(figure, axes)
     return figure
 
