@@ -18,6 +18,16 @@ def white_target(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @critic
+def white_target_of_any_scale(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """T(a, b) = −½ ‖a − W(c b − μ)‖², W Σ_cB Wᵀ = I, c: tr Σ_cB = D
+
+    `white_target` without its way out: its covariance is shrunk towards the identity by 1e-3, so that targets which
+    shrink far below that are not white any more.
+    """
+    return white_target(a, b * (b.shape[1] / b.var(0, correction=0).sum()).sqrt())
+
+
+@critic
 def cosine_2(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """T(a, b) = cos 2∠(a, b)
 
