@@ -19,6 +19,8 @@ from harness import BARE, build, phases_of  # noqa: E402
 from open_questions import information  # noqa: E402
 from reporting import Claim, Interval, Report, mean_interval, share_interval  # noqa: E402
 
+from hf_mi_ssl.mi import CRITICS, Pairs  # noqa: E402
+
 NAMES = ("mi_tracking", "marginal_ablation", "canonical_vs_established", "next_checks", "open_questions",
          "label_free_selection")  # fmt: skip
 
@@ -140,6 +142,24 @@ def test_intervals_are_those_of_student_and_never_narrower_than_wilsons():
     spread = share_interval([10, 0, 10, 0], [10] * 4)
     assert spread.low == 0.0
     assert spread.high == 1.0
+
+
+def test_critics_are_their_formulas():
+    a, b = torch.randn(2, 200, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    angle = torch.nn.functional.cosine_similarity(a, b).acos()
+    for k in (2, 3):
+        left, right = CRITICS[f"cosine_{k}"](a, b)
+        torch.testing.assert_close((left * right).sum(1), (k * angle).cos())
+    # Regression on a white target is the second-order bound of the critic aᵀWb, up to a constant, at any scale
+    for scale in (1e-4, 1.0, 1e4):
+        left, right = CRITICS["white_target_of_any_scale"](a, scale * b)
+        white = right[:, :3]
+        torch.testing.assert_close(torch.cov(white.T), torch.eye(3, dtype=a.dtype), rtol=0, atol=5e-3)
+        pairs = Pairs(a, white, CRITICS["bilinear"])
+        n, mean_score = len(a), pairs.positive_scores.mean()
+        second = mean_score - (a @ torch.cov(white.T) * a).sum(1).mean() * (n - 1) / n / 2
+        constant = white.square().sum(1).mean() / 2
+        assert (left * right).sum(1).mean() + constant == pytest.approx(second.item(), abs=0.02)
 
 
 # Sources: a second way to their mutual information, from log-densities or from counts

@@ -206,7 +206,7 @@ def report(done: Done, args: Namespace) -> Report:
         ),
         Claim("the same, EMA target", "paper", spared(done, sdmi_arm("ema", True, "none")), 0.5, primary=True),
         Claim(
-            "the same, reset target, with batch norm at the projector's end",
+            "the same, reset target, with batch norm at the projector's end (added)",
             "paper",
             spared(done, sdmi_arm("reset", True, "none", norm=True)),
             0.5,
@@ -227,7 +227,7 @@ def report(done: Done, args: Namespace) -> Report:
             "the same with the squared error", "ours", collapsed(done, sdmi_arm("gradient", True, "none", "mse")), 0.5
         ),
         Claim(
-            "whitening the target keeps the target from collapsing",
+            "whitening the target keeps the target from collapsing (added)",
             "ours",
             spared(done, sdmi_arm("gradient", True, "none", "white target"), target_collapsed),
             0.5,

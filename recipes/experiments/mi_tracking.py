@@ -105,19 +105,19 @@ def report(done: Done, args: Namespace) -> Report:
             NEAR,
         ),
         Claim(
-            "images, `sdmi`: cos-DV within the tolerance",
+            "images, `sdmi`: cos-DV within the tolerance (added)",
             "paper",
             share(done, ["shapes-sdmi_turns"], "cos_dv", TOLERANCE, fine=True),
             NEAR,
         ),
         Claim(
-            "images, `sdmi`: cos-DV of online and target",
+            "images, `sdmi`: cos-DV of online and target (added)",
             "paper",
             share(done, ["shapes-sdmi_turns"], "cos_dv_target", TOLERANCE, fine=True),
             NEAR,
         ),
         Claim(
-            "images, `jmi`: cos-DV within the tolerance",
+            "images, `jmi`: cos-DV within the tolerance (added)",
             "paper",
             share(done, ["shapes-jmi"], "cos_dv", TOLERANCE, fine=True),
             NEAR,

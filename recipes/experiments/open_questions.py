@@ -559,7 +559,7 @@ def modality_table(done: Done, modalities: Sequence[str]) -> str:
     header = ["views (their MI)", "arm", "cos-DV", "calibrated", "rank of z", "rank of target", "linear accuracy of h"]
     text = (
         "`renderings` are two modalities: SDMI trains f of one and the target g of the other; their cos-DV is given "
-        "(the online encoder has a tower for the other too, which no step trains)."
+        "(the online encoder has a tower for the other too, which no step trains; read first, and by mistake)."
     )
     return f"## (a) Other modalities\n\n{table(header, rows)}\n\n{text}"
 
