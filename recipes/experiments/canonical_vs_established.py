@@ -152,8 +152,8 @@ def report(done: Done, args: Namespace) -> Report:
         found = paired(accuracy(done, row, equal=equal), mean_of(equal)) if row in methods else mean_interval([])
         claims.append(
             Claim(
-                f"`{row}` is as good as the mean of {', '.join(ESTABLISHED)} at equal {equal}: linear accuracy of "
-                f"h, less theirs",
+                f"`{row}` is as good as the mean of {', '.join(ESTABLISHED)} at equal {equal}: linear accuracy of h, "
+                "less theirs",
                 "paper",
                 found,
                 -MARGIN,
@@ -186,14 +186,11 @@ def report(done: Done, args: Namespace) -> Report:
     return Report(
         NAME,
         "The paper finds its prototypes competitive with established methods, and the most mutual information "
-        "without the most "
-        "accuracy. Here nine rows see the same pairs, and their compute is counted.",
-        f"ten overlapping clusters in 32 dimensions, rows as they are but for sizes of heads, queues and momenta of "
-        f"targets, "
-        f"{SETTINGS['steps']} steps of {SETTINGS['batch_size']} pairs, Adam at 3e-3 for all, seeds 0 to 4; as good "
-        f"as: at most "
-        f"{MARGIN:g} below. At equal compute each row stops where it has spent what the cheapest spends in all its "
-        f"steps.",
+        "without the most accuracy. Here nine rows see the same pairs, and their compute is counted.",
+        "ten overlapping clusters in 32 dimensions, rows as they are but for sizes of heads, queues and momenta of "
+        f"targets, {SETTINGS['steps']} steps of {SETTINGS['batch_size']} pairs, Adam at 3e-3 for all, seeds 0 to 4; "
+        f"as good as: at most {MARGIN:g} below. At equal compute each row stops where it has spent what the cheapest "
+        "spends in all its steps.",
         claims,
         "\n\n".join([toy_table(done, methods), reproduced(args.reproduced)]),
         lambda: draw(done, methods, args.reproduced),
@@ -271,8 +268,8 @@ def reproduced(directory: Path | None) -> str:
     if not runs:
         return (
             "## On images\n\nNot among these runs. `python recipes/reproduce.py --matrix "
-            "recipes/reproduce/cifar10_cpu.yaml` makes "
-            "them (it resumes), and `--reproduced runs/reproduce/cifar10_cpu` adds them here."
+            "recipes/reproduce/cifar10_cpu.yaml` makes them (it resumes), and `--reproduced "
+            "runs/reproduce/cifar10_cpu` adds them here."
         )
     columns = {
         "linear, %": "linear_top1",

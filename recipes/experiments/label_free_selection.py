@@ -163,13 +163,11 @@ def report(done: Done, args: Namespace) -> Report:
     ]
     return Report(
         NAME,
-        "Whoever has no labels has to choose a checkpoint and hyper-parameters by what can be measured without "
-        "them. MI is "
-        "one candidate, the spectrum (RankMe, arXiv 2210.02885) another.",
+        "Whoever has no labels has to choose a checkpoint and hyper-parameters by what can be measured without them. "
+        "MI is one candidate, the spectrum (RankMe, arXiv 2210.02885) another.",
         f"linear accuracy of h decides; `jmi` at {len(TEMPERATURES)} temperatures × {len(RATES)} learning rates on "
-        f"overlapping clusters, "
-        f"and the runs of two other experiments; a measure is of use from a rank correlation of {LEAST:g}. Seeds 0 "
-        f"to 4.",
+        "overlapping clusters, and the runs of two other experiments; a measure is of use from a rank correlation "
+        f"of {LEAST:g}. Seeds 0 to 4.",
         claims,
         pool_table(found, of, names) + "\n\n" + checkpoint_table(done, names) + "\n\n" + failures(of),
         lambda: draw(done, found, of, names),

@@ -312,13 +312,11 @@ def report(done: Done, args: Namespace) -> Report:
         "The paper: without the marginal term both prototypes collapse; in SDMI a predictor can stand in for it. Our "
         "derivation: that depends on the M-step. With a target that takes gradient steps on the joint term alone the "
         "predictor does not help, because the target meets the prediction in a point; a white target cannot.",
-        f"`sdmi` and the named rows on mixtures of ten clusters in 32 dimensions, heads without batch norm (it "
-        f"stands in "
-        f"for a marginal term itself; four arms have it), τ = {TEMPERATURE:g}, {COMMON['steps']} steps of "
+        "`sdmi` and the named rows on mixtures of ten clusters in 32 dimensions, heads without batch norm (it "
+        f"stands in for a marginal term itself; four arms have it), τ = {TEMPERATURE:g}, {COMMON['steps']} steps of "
         f"{COMMON['batch_size']} pairs, Adam at 3e-3, EMA momentum {MOMENTUM:g}, predictor of {PREDICTOR}, seeds 0 "
-        f"to 4. A run has "
-        f"collapsed if either branch ends below {RANK} effective dimensions, or its embeddings in a cone (mean cosine "
-        f"above {CONE}) or a point (std below {POINT}): the alarm's thresholds.",
+        f"to 4. A run has collapsed if either branch ends below {RANK} effective dimensions, or its embeddings in a "
+        f"cone (mean cosine above {CONE}) or a point (std below {POINT}): the alarm's thresholds.",
         claims,
         "\n\n".join([grid(done), panel(done), weights(done), gauges(done)]),
         lambda: draw(done),

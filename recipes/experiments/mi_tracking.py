@@ -174,15 +174,12 @@ def report(done: Done, args: Namespace) -> Report:
     return Report(
         NAME,
         "The paper reports that both prototypes raise the mutual information of the two views nearly monotonically, "
-        "that "
-        "`sdmi` reaches the most of it, and that its clusters separate. Here the views are Gaussian mixtures whose "
-        "MI is "
-        "known, and the held-out pairs stay the same.",
+        "that `sdmi` reaches the most of it, and that its clusters separate. Here the views are Gaussian mixtures "
+        "whose MI is known, and the held-out pairs stay the same.",
         f"rows as they are but for the sizes of their heads, {STEPS} steps of 256 fresh pairs (blocks: {2 * STEPS}, "
-        f"as "
-        "many updates of either branch), Adam at 3e-3, 31 evaluations of cos-DV on 512 pairs, seeds 0 to 4; "
-        "near-monotone "
-        f"is a share above {NEAR} of the steps between evaluations that fall by at most {TOLERANCE} nats.",
+        "as many updates of either branch), Adam at 3e-3, 31 evaluations of cos-DV on 512 pairs, seeds 0 to 4; "
+        f"near-monotone is a share above {NEAR} of the steps between evaluations that fall by at most {TOLERANCE} "
+        "nats.",
         claims,
         "\n\n".join([tables(done, places), images(done), cifar(args.reproduced)]),
         lambda: draw(done, places, args.reproduced),
@@ -272,8 +269,7 @@ def images(done: Done) -> str:
         rows.append([f"`{arm}`", *cells, share(done, [of], "cos_dv", TOLERANCE, fine=True)])
     return (
         "## Images: pairs of renderings of the embedded corpus\n\nThey share content and style, log 64 = 4.16 nats, "
-        "at 32 "
-        "pixels; a small ResNet, 100 steps of 128 of 4,096 pairs.\n\n"
+        "at 32 pixels; a small ResNet, 100 steps of 128 of 4,096 pairs.\n\n"
         + table(["arm", "cos-DV", "effective rank of z", "linear accuracy of h", f"share, fall ≤ {TOLERANCE}"], rows)
     )
 

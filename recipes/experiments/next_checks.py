@@ -353,8 +353,8 @@ def report(done: Done, args: Namespace) -> Report:
             0,
         ),
         Claim(
-            "(b) a white target makes the predictor's gradient that of the second-order term: cosine, white less "
-            "raw (width 32)",
+            "(b) a white target makes the predictor's gradient that of the second-order term: cosine, white less raw "
+            "(width 32)",
             "ours",
             paired(of("predictor 32, white", "second_order/cosine"), of("predictor 32, raw", "second_order/cosine")),
             0,
@@ -434,18 +434,14 @@ def report(done: Done, args: Namespace) -> Report:
     return Report(
         NAME,
         "Our derivation says that steps fail where η β > 2, β ∝ 1/τ² the curvature, for concave and other critics "
-        "alike; "
-        "that a predictor stands for the second-order marginal term exactly if its target is white, so that whitening "
-        "matters more than width; and that two modalities need a marginal term, since a target cannot follow an "
-        "encoder of "
-        "another shape and a reset may go downhill.",
+        "alike; that a predictor stands for the second-order marginal term exactly if its target is white, so that "
+        "whitening matters more than width; and that two modalities need a marginal term, since a target cannot "
+        "follow an encoder of another shape and a reset may go downhill.",
         f"(a) `sdmi` on 256 fixed pairs of a mixture, D = 8, {ASCENT_STEPS} alternations of plain gradient steps, β "
-        f"by power "
-        "iteration at the start; a step rises if L falls by less than 1e-6. (b) `sdmi` with a predictor, squared "
-        "error to a raw "
-        "or whitened target, reset, no marginal term. (c) images of blobs and texts on 32 topics. (b) and (c): "
-        f"{SHORT['steps']} steps of {SHORT['batch_size']} pairs, Adam at 3e-3, heads without batch norm. Seeds 0 to "
-        f"4.",
+        "by power iteration at the start; a step rises if L falls by less than 1e-6. (b) `sdmi` with a predictor, "
+        "squared error to a raw or whitened target, reset, no marginal term. (c) images of blobs and texts on 32 "
+        f"topics. (b) and (c): {SHORT['steps']} steps of {SHORT['batch_size']} pairs, Adam at 3e-3, heads without "
+        "batch norm. Seeds 0 to 4.",
         claims,
         "\n\n".join([ascents(done), predictors(done), modalities(done)]),
         lambda: draw(done),
@@ -514,10 +510,9 @@ def modalities(done: Done) -> str:
     header = ["arm", "cos-DV", "InfoNCE", "texts found", "gap of the means", "rank of z"]
     said = next(iter(replicates(done, "follow across", lambda r: r["refused"]).values()), "")
     return (
-        f"## (c) Images and texts\n\nThe MI of image and text is {truth:.2f} nats.\n\n{table(header, rows)}\n\nAn "
-        f"EMA target of "
-        f"the other modality: `{said}`. With two towers in one encoder each modality has an EMA of its own, and "
-        f"that works."
+        f"## (c) Images and texts\n\nThe MI of image and text is {truth:.2f} nats.\n\n{table(header, rows)}\n\nAn EMA "
+        f"target of the other modality: `{said}`. With two towers in one encoder each modality has an EMA of its own, "
+        "and that works."
     )
 
 

@@ -492,17 +492,13 @@ def report(done: Done, args: Namespace) -> Report:
     return Report(
         NAME,
         "The paper leaves open whether its account holds beyond images, why the highest mutual information is not "
-        "the highest "
-        "accuracy, and what embeddings that are not Gaussian do to its surrogates.",
-        f"(a) texts, sounds and pairs of renderings of one Gaussian latent, six arms, heads without batch norm. (b) "
-        f"content (8 "
-        f"values), style of B bits that survives with probability p, private nuisance, all discrete: 16 settings; Z "
-        f"is read with "
-        f"noise σ = {RESOLUTION} of its size, so that its information is finite and computed from the density. (c) "
-        f"six laws, white, "
-        f"D = {DIMENSION}, {PAIRS} pairs, and embeddings of trained models. {SHORT['steps']} steps of "
-        f"{SHORT['batch_size']} pairs, Adam at 3e-3, "
-        f"seeds 0 to 4. Sizes of sources and encoders were set on seed 99 until `jmi` learned at all.",
+        "the highest accuracy, and what embeddings that are not Gaussian do to its surrogates.",
+        "(a) texts, sounds and pairs of renderings of one Gaussian latent, six arms, heads without batch norm. (b) "
+        "content (8 values), style of B bits that survives with probability p, private nuisance, all discrete: 16 "
+        f"settings; Z is read with noise σ = {RESOLUTION} of its size, so that its information is finite and "
+        f"computed from the density. (c) six laws, white, D = {DIMENSION}, {PAIRS} pairs, and embeddings of trained "
+        f"models. {SHORT['steps']} steps of {SHORT['batch_size']} pairs, Adam at 3e-3, seeds 0 to 4. Sizes of "
+        "sources and encoders were set on seed 99 until `jmi` learned at all.",
         claims,
         "\n\n".join(
             [
@@ -618,8 +614,7 @@ def explanations(done: Done, correlation: dict[str, dict[int, float]]) -> str:
     ]
     return (
         "What goes with accuracy over the 16 settings: Spearman's correlation, seed by seed, and partial R² of "
-        "linear accuracy of "
-        f"z among {', '.join(TOGETHER)}.\n\n"
+        f"linear accuracy of z among {', '.join(TOGETHER)}.\n\n"
         + table(["predictor", "with accuracy of z", "with accuracy of h", "partial R²"], rows)
     )
 
@@ -678,8 +673,8 @@ def embedding_table(done: Done) -> str:
         "wrong measure",
     ]
     return (
-        "Embeddings of trained models, in their leading 8 directions (skewness, kurtosis) or whitened (errors, at τ "
-        "= 4 λ_max, as "
+        "Embeddings of trained models, in their leading 8 directions (skewness, kurtosis) or whitened (errors, at τ = "
+        "4 λ_max, as "
         "shares of the variance term of order 2):\n\n" + table(header, rows)
     )
 

@@ -185,9 +185,9 @@ def write_report(report: Report, results: Path, command: str, done: dict, counts
     minutes = sum(found.get("seconds") or 0 for _, found in done.values()) / 60
     parts.append(
         f"`{command}`; {len(done)} runs of its own, {minutes:.1f} CPU minutes in all, their numbers in "
-        f"[evidence/{report.name}.json](evidence/{report.name}.json). "
-        "Intervals are 95 %, of Student's t over seeds (of shares the wider of it and Wilson's), each for itself: "
-        "of twenty claims one may be wrong by chance. MI in nats, on held-out pairs."
+        f"[evidence/{report.name}.json](evidence/{report.name}.json). Intervals are 95 %, of Student's t over seeds "
+        "(of shares the wider of it and Wilson's), each for itself: of twenty claims one may be wrong by chance. MI "
+        "in nats, on held-out pairs."
     )
     path = results / f"{report.name}.md"
     path.write_text("\n\n".join(part.strip() for part in parts if part) + f"\n\n{report.last_line()}\n")
