@@ -12,10 +12,10 @@ STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
-def panels(rows: int, columns: int, width: float = 4.2, height: float = 3.2, **more: Any) -> tuple[Any, Any]:
+def panels(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
     """A figure and its axes, (rows, columns), with room for a legend on the right."""
     figure = _figure(width * columns + 1.8, height * rows + 0.6)
-    axes = figure.subplots(rows, columns, squeeze=False, **more)
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.grid(alpha=0.3)
     return figure, axes
@@ -49,11 +49,11 @@ def points(axis: Any, found: Mapping[str, Interval], i: int = 0, label: str = ""
     axis.set_ylim(len(found) - 0.5, -0.5)
 
 
-def legend(figure: Any, axes: Any, **more: Any) -> None:
+def legend(figure: Any, axes: Any) -> None:
     """One legend for all panels, beside them."""
     handles: dict[str, Any] = {}
     for axis in np.ravel(axes):
         for handle, label in zip(*axis.get_legend_handles_labels()):
             handles.setdefault(label, handle)
     if handles:
-        figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=8, **more)
+        figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=8)

@@ -8,7 +8,7 @@ otherwise the runs *cannot tell*. Equivalence turns it around: |difference| has 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,6 @@ class Report:
     claims: list[Claim]
     body: str
     draw: Any = None
-    notes: list[str] = field(default_factory=list)
 
     def verdict(self) -> tuple[str, float]:
         """Of the primary claims: all held; any did not; else unknown, with the largest effect that could be told."""
@@ -176,7 +175,7 @@ def write_report(report: Report, results: Path, command: str, done: dict, counts
     if counts[0] < counts[1]:
         missing = counts[1] - counts[0]
         parts.append(f"**{missing} of {counts[1]} runs are not done; `{command}` goes on from here.**")
-    parts += ["## Claims", claims_table(report.claims), *report.notes]
+    parts += ["## Claims", claims_table(report.claims)]
     if report.draw is not None and done:
         figure = report.draw()
         figure.savefig(results / f"{report.name}.png", dpi=90)
