@@ -1,0 +1,74 @@
+"""Every experiment at toy size, on two processes of one thread each, and the page that gathers their reports.
+
+    python recipes/experiments/all.py
+
+The same command goes on where it was interrupted. CIFAR-10 is not trained here: `--reproduced runs/reproduce` takes up
+what recipes/reproduce.py has trained.
+"""
+
+import sys
+from pathlib import Path
+
+import canonical_vs_established
+import label_free_selection
+import marginal_ablation
+import mi_tracking
+import next_checks
+import open_questions
+from harness import parser_of, run_experiments
+
+from hf_mi_ssl.errors import UserError
+
+EXPERIMENTS = (
+    mi_tracking,
+    marginal_ablation,
+    canonical_vs_established,
+    next_checks,
+    open_questions,
+    label_free_selection,
+)
+
+
+def gather(results: Path) -> Path:
+    """README.md: each question with its claims and its verdict, from the reports."""
+    parts = [
+        "# The paper as commands",
+        "What arXiv 2510.01345 claims, what the literature says around it, and what we derived from it, each as a "
+        "command that runs in minutes on two cores. `python recipes/experiments/all.py` makes these pages and goes "
+        "on where it was interrupted. Protocols, thresholds and seeds were fixed before the runs; what a first look "
+        "made us add, arms or claims, is marked as added; verdicts are computed from 95 % intervals, never typed; a "
+        "claim that fails is a finding. *Held*: the interval lies on the claimed side of its threshold; *did not "
+        "hold*: on the other; else the runs *cannot tell*, and say what they could have told. The verdict of a page "
+        "is that of its primary claims. These are toys: they show where a claim can fail, not how often it does.",
+    ]
+    for module in EXPERIMENTS:
+        path = results / f"{module.NAME}.md"
+        if not path.exists():
+            continue
+        text = path.read_text()
+        question = text.split("\n\n")[1]
+        claims = text.split("## Claims\n\n")[1].split("\n\n")[0]
+        verdict = text.strip().splitlines()[-1]
+        missing = [part for part in text.split("\n\n") if part.startswith("**") and "not done" in part]
+        parts += [f"## [{module.NAME.replace('_', ' ')}]({path.name})", question, *missing, claims, f"**{verdict}**"]
+    page = results / "README.md"
+    page.write_text("\n\n".join(parts) + "\n")
+    return page
+
+
+def main() -> int:
+    args = parser_of(__doc__).parse_args()
+    try:
+        failed = run_experiments(EXPERIMENTS, args)
+    except (UserError, OSError) as error:
+        print(f"all.py: {error}", file=sys.stderr)
+        return getattr(error, "exit_code", 1)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 1
+    print(f"the page is {gather(args.results)}")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

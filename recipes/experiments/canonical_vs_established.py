@@ -1,0 +1,342 @@
+"""The canonical prototypes beside established methods, at equal epochs and at equal compute.
+
+    python recipes/experiments/canonical_vs_established.py --reproduced runs/reproduce/cifar10_cpu
+
+Accuracy, MI and rank of nine rows on a toy source, and of the runs of recipes/reproduce.py where `--reproduced` names
+their directory. Compute is counted: forward passes of encoders, and floating-point operations of a training step by
+torch's counter. How well does each measure that needs no label rank the methods?
+"""
+
+import itertools
+import json
+import math
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import drawing
+import numpy as np
+import torch
+from harness import Done, Job, Replicates, build, main, make_source, replicates, train
+from reporting import Claim, Interval, Report, mean_interval, paired, table
+
+from hf_mi_ssl import JMIConfig, JMIForPreTraining, SDMIConfig, SDMIForPreTraining
+from hf_mi_ssl.encoders import encoder_config
+from hf_mi_ssl.methods import METHODS
+from hf_mi_ssl.training import read_records
+
+NAME = "canonical_vs_established"
+HARD = {"name": "mixture", "dimension": 32, "spread": 2.5, "within": 1.0, "noise": 1.0}  # clusters overlap
+SETTINGS = {"source": HARD, "steps": 150, "batch_size": 128, "evaluations": 6, "probes": True}
+SLOW = {"target_momentum": 0.95, "target_momentum_end": 0.95}
+ROWS: dict[str, dict] = {  # sizes that fit the toy, as in tests and small matrices; the rest is the row's
+    "sdmi": {},
+    "sdmi_ema": SLOW,
+    "jmi": {},
+    "jmi_taylor": {},
+    "simclr": {},
+    "simsiam": {"predictor_hidden_size": 32},
+    "byol": {"predictor_hidden_size": 64} | SLOW,
+    "barlow_twins": {"marginal": {"redundancy": 0.2}},
+    "vicreg": {},
+}
+CANONICAL, ESTABLISHED = ("sdmi", "jmi"), ("simclr", "simsiam", "byol", "barlow_twins", "vicreg")
+MARGIN = 0.03  # of accuracy: as good as
+MEASURES = {  # at evaluation i
+    "cos-DV": lambda c, i: c["mi/cos_dv"][i],
+    "calibrated cos-DV": lambda c, i: c["mi/cos_dv_calibrated"][i],
+    "InfoNCE": lambda c, i: c["mi/info_nce"][i],
+    "RankMe": lambda c, i: c["rank/rankme"][i],
+    "effective rank": lambda c, i: c["rank/effective_rank"][i],
+    "alignment (minus)": lambda c, i: -c["collapse/alignment"][i],
+    "uniformity (minus)": lambda c, i: -c["collapse/uniformity"][i],
+}
+Measure = Callable[[dict, int], float]
+
+
+def cost(method: str, columns: dict) -> dict:
+    """Floating-point operations of a training step of 128 toy pairs, and the forward passes of an encoder in it."""
+    law = make_source(HARD)
+    pair = law.draw(128, torch.Generator().manual_seed(0))
+    return count(build(method, law.towers, 0, columns), pair.a, pair.b)
+
+
+def count(model, a: torch.Tensor, b: torch.Tensor) -> dict:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    passes = 0
+
+    def one_more(*_) -> None:
+        nonlocal passes
+        passes += 1
+
+    handles = [encoder.register_forward_hook(one_more) for encoder, _ in model.branches.values()]
+    with FlopCounterMode(display=False) as counter:
+        for phase in model.phases:
+            model(a, b, phase=phase).loss.backward()
+    for handle in handles:
+        handle.remove()
+    return {"flops": counter.get_total_flops(), "passes": passes}
+
+
+def jobs(seeds: Sequence[int], tiny: bool) -> list[Job]:
+    less = {"steps": 6, "batch_size": 32, "evaluations": 2, "held": 64} if tiny else {}
+    rows = dict(itertools.islice(ROWS.items(), 4)) if tiny else ROWS
+    found = [
+        Job(
+            NAME, f"{method}-seed{seed}", train, SETTINGS | less | {"method": method, "columns": columns, "seed": seed}
+        )
+        for (method, columns), seed in itertools.product(rows.items(), seeds)
+    ]
+    return found + [
+        Job(NAME, f"cost {method}", cost, {"method": method, "columns": columns}) for method, columns in rows.items()
+    ]
+
+
+def flops(done: Done) -> dict[str, int]:
+    return {
+        name.removeprefix("cost "): result["flops"] for name, (_, result) in done.items() if name.startswith("cost ")
+    }
+
+
+def affordable(done: Done, method: str, result: dict) -> int:
+    """The last evaluation up to which a run has spent no more operations than the cheapest row in its whole run."""
+    costs, steps = flops(done), result["curves"]["step"]
+    budget = min(costs.values()) * steps[-1]
+    return max(i for i, step in enumerate(steps) if step * costs[method] <= 1.001 * budget)
+
+
+def accuracy(done: Done, method: str, key: str = "linear_h", equal: str = "epochs") -> Replicates:
+    def read(result: dict) -> float:
+        return result["curves"][key][-1 if equal == "epochs" else affordable(done, method, result)]
+
+    return replicates(done, method, read)
+
+
+def correlations(points: dict[int, list[tuple[dict, int, float]]], measure: Measure) -> Replicates:
+    """Spearman's correlation of a measure and accuracy over what a seed has: (curves, evaluation, accuracy) each."""
+    from scipy.stats import spearmanr
+
+    found = {}
+    for seed, some in points.items():
+        x = [measure(curves, i) for curves, i, _ in some]
+        y = [value for _, _, value in some]
+        constant = len(some) < 3 or len(set(x)) == 1 or len(set(y)) == 1
+        found[seed] = None if constant else float(spearmanr(x, y).statistic)
+    return found
+
+
+def ends(done: Done, key: str) -> dict[int, list[tuple[dict, int, float]]]:
+    points: dict[int, list] = {}
+    for name, (arguments, result) in done.items():
+        if not name.startswith("cost") and "end" in result:
+            points.setdefault(arguments["seed"], []).append((result["curves"], -1, result["end"][key]))
+    return points
+
+
+def report(done: Done, args: Namespace) -> Report:
+    methods = [method for method in ROWS if f"cost {method}" in done]
+    rivals = [method for method in ESTABLISHED if method in methods]
+
+    def mean_of(equal: str) -> Replicates:
+        found: dict[int, list[float]] = {}
+        for method in rivals:
+            for seed, value in accuracy(done, method, equal=equal).items():
+                found.setdefault(seed, []).append(value)
+        return {seed: float(np.mean(values)) for seed, values in found.items() if None not in values}
+
+    claims = []
+    for equal, row in itertools.product(("epochs", "compute"), CANONICAL):
+        found = paired(accuracy(done, row, equal=equal), mean_of(equal)) if row in methods else mean_interval([])
+        claims.append(
+            Claim(
+                f"`{row}` is as good as the mean of {', '.join(ESTABLISHED)} at equal {equal}: linear accuracy of h, "
+                "less theirs",
+                "paper",
+                found,
+                -MARGIN,
+                primary=equal == "epochs",
+            )
+        )
+    ratio = flops(done).get("sdmi", math.nan) / flops(done).get("jmi", math.nan)
+    claims.append(
+        Claim(
+            "a step of `sdmi` costs more than one of `jmi`: ratio of operations, counted, less 1",
+            "ours",
+            Interval(ratio - 1, ratio - 1, ratio - 1, 1),
+            0,
+        )
+    )
+    claims.append(
+        Claim(
+            "`sdmi` has more cos-DV than `jmi` (nats)",
+            "paper",
+            paired(*(replicates(done, row, lambda r: r["curves"]["mi/cos_dv"][-1]) for row in CANONICAL)),
+            0,
+        )
+    )
+    for name, measure in MEASURES.items():
+        found = mean_interval(list(correlations(ends(done, "linear_h"), measure).values()))
+        source = "literature" if name in ("RankMe", "alignment (minus)", "uniformity (minus)") else "ours"
+        claims.append(
+            Claim(f"{name} ranks the methods by linear accuracy of h: Spearman's correlation", source, found, 0)
+        )
+    return Report(
+        NAME,
+        "The paper finds its prototypes competitive with established methods, and the most mutual information "
+        "without the most accuracy. Here nine rows see the same pairs, and their compute is counted.",
+        "ten overlapping clusters in 32 dimensions, rows as they are but for sizes of heads, queues and momenta of "
+        f"targets, {SETTINGS['steps']} steps of {SETTINGS['batch_size']} pairs, Adam at 3e-3 for all, seeds 0 to 4; "
+        f"as good as: at most {MARGIN:g} below. At equal compute each row stops where it has spent what the cheapest "
+        "spends in all its steps.",
+        claims,
+        "\n\n".join([toy_table(done, methods), reproduced(args.reproduced)]),
+        lambda: draw(done, methods, args.reproduced),
+    )
+
+
+def toy_table(done: Done, methods: Sequence[str]) -> str:
+    rows = []
+    for method in methods:
+        spent = done[f"cost {method}"][1]
+        found = [
+            accuracy(done, method),
+            accuracy(done, method, "knn_h"),
+            accuracy(done, method, equal="compute"),
+            accuracy(done, method, "linear_z"),
+        ]
+        found += [
+            replicates(done, method, lambda r, k=k: r["curves"][k][-1])
+            for k in ("mi/cos_dv", "rank/effective_rank", "rank/rankme")
+        ]
+        rows.append(
+            [
+                f"`{method}`",
+                spent["passes"],
+                f"{spent['flops'] / 1e6:.1f}",
+                *(mean_interval(list(one.values())) for one in found),
+            ]
+        )
+    header = [
+        "row",
+        "encoder passes a step",
+        "Mflop a step",
+        "linear of h",
+        "kNN of h",
+        "linear of h, equal compute",
+        "linear of z",
+        "cos-DV",
+        "rank of z",
+        "RankMe of z",
+    ]
+    text = "## On the toy source\n\n" + table(header, rows)
+    start = [r["curves"]["linear_h"][0] for name, (_, r) in done.items() if "end" in r and "linear_h" in r["curves"]]
+    return text + f"\n\nEncoders at the start, before any step: linear accuracy of h {mean_interval(start[:5])}."
+
+
+@cache
+def finished(directory: Path | None) -> list[dict]:
+    """What recipes/reproduce.py left of each finished run below a directory, and what it cost: operations of a step
+    of 8 images, by which terms over all pairings of a batch hardly count, times the images seen."""
+    found = []
+    for path in sorted(directory.rglob("results.json")) if directory else ():
+        results, arguments = (
+            json.loads((path.parent / name).read_text()) for name in ("results.json", "training_args.json")
+        )
+        rows = {(e["name"], e["encoder"], e["branch"]): e for e in results["evaluations"]}
+        size, method = arguments["image_size"], results["method"]
+        config_class, model_class = (
+            (SDMIConfig, SDMIForPreTraining) if METHODS[method].paradigm == "sdmi" else (JMIConfig, JMIForPreTraining)
+        )
+        config = config_class.from_method(
+            method, encoder_config=encoder_config(arguments["encoder"], size), **(arguments["set"] or {})
+        )
+        views = torch.randn(2, 8, 3, size, size, generator=torch.Generator().manual_seed(0))
+        spent = count(model_class(config), *views)
+        operations = spent["flops"] / 8 * results["images_seen"]
+        records = read_records(path.parent / "metrics.jsonl")
+        accuracies = {r["step"] / results["steps"]: r["eval/linear_top1"] for r in records if "eval/linear_top1" in r}
+        run = {"method": method, "seed": results["seed"], "rows": rows, "passes": spent["passes"], "flops": operations}
+        found.append(run | {"dataset": results["dataset"], "accuracies": accuracies})
+    return found
+
+
+def reproduced(directory: Path | None) -> str:
+    runs = finished(directory)
+    if not runs:
+        return (
+            "## On images\n\nNot among these runs. `python recipes/reproduce.py --matrix "
+            "recipes/reproduce/cifar10_cpu.yaml` makes them (it resumes), and `--reproduced "
+            "runs/reproduce/cifar10_cpu` adds them here."
+        )
+    columns = {
+        "linear, %": "linear_top1",
+        "kNN, %": "knn_top1",
+        "cos-DV": "mi/cos_dv",
+        "effective rank": "rank/effective_rank",
+        "RankMe": "rank/rankme",
+    }
+    lines, values, budget = [], {name: [] for name in columns}, min(run["flops"] for run in runs)
+    for run in runs:
+        cells = []
+        for name, key in columns.items():
+            value = run["rows"].get((key, "trained", "online"), {}).get("value")
+            values[name].append(value)
+            cells.append("–" if value is None else f"{100 * value:.1f}" if "%" in name else f"{value:.2f}")
+        affordable = [share for share in run["accuracies"] if share * run["flops"] <= 1.001 * budget]
+        cells.append(f"{100 * run['accuracies'][max(affordable)]:.1f}" if affordable else "–")
+        name = f"{run['dataset']}, `{run['method']}`, seed {run['seed']}"
+        lines.append([name, run["passes"], f"{run['flops'] / 1e12:.1f}", *cells])
+    from scipy.stats import spearmanr
+
+    ranked = []
+    for name in list(columns)[2:]:
+        both = [(a, b) for a, b in zip(values[name], values["linear, %"]) if None not in (a, b)]
+        if len(both) > 3:
+            ranked.append([name, f"{spearmanr(*zip(*both)).statistic:.2f}", len(both)])
+    header = ["run", "encoder passes a step", "Tflop in all", *columns, "tracked linear, %, at equal compute"]
+    text = table(header, lines)
+    more = table(["measure", "Spearman's correlation with linear accuracy", "runs"], ranked) if ranked else ""
+    return (
+        "## On images\n\nOf finished runs of `recipes/reproduce.py`, as many epochs for each; at equal compute the "
+        f"last evaluation before a run has spent what the cheapest spends in all.\n\n{text}\n\n{more}"
+    )
+
+
+def draw(done: Done, methods: Sequence[str], directory: Path | None):
+    runs = finished(directory)
+    figure, axes = drawing.panels(1, 3 + bool(runs), 4.2, 4.0)
+    first, second, third = axes[0][:3]
+    for i, equal in enumerate(("epochs", "compute")):
+        found = {method: mean_interval(list(accuracy(done, method, equal=equal).values())) for method in methods}
+        drawing.points(first, found, i, f"equal {equal}", 0.16 * (2 * i - 1))
+    first.set(title="linear accuracy of h", xlabel="share right")
+    for i, method in enumerate(methods):
+        x = [v for v in replicates(done, method, lambda r: r["curves"]["mi/cos_dv"][-1]).values() if v is not None]
+        y = [v for v in accuracy(done, method).values() if v is not None]
+        if len(x) == len(y):
+            marker, colour = drawing.MARKERS[i % len(drawing.MARKERS)], drawing.COLOURS[i % len(drawing.COLOURS)]
+            second.plot(x, y, marker, color=colour, label=method, alpha=0.8)
+    second.set(title="a dot a seed", xlabel="cos-DV of z (nats)", ylabel="linear accuracy of h")
+    found = {
+        name: mean_interval(list(correlations(ends(done, "linear_h"), m).values())) for name, m in MEASURES.items()
+    }
+    drawing.points(third, found)
+    third.set(title="rank correlation with accuracy", xlim=(-1.05, 1.05))
+    for i, run in enumerate(runs):
+        point = [
+            run["rows"].get((key, "trained", "online"), {}).get("value", math.nan)
+            for key in ("mi/cos_dv", "linear_top1")
+        ]
+        axes[0][3].plot(*point, drawing.MARKERS[i % 8], color=drawing.COLOURS[i % 6])
+        axes[0][3].annotate(run["method"], point, fontsize=7, xytext=(3, 3), textcoords="offset points")
+    if runs:
+        axes[0][3].set(title="images", xlabel="cos-DV of z (nats)", ylabel="linear accuracy")
+    drawing.legend(figure, axes)
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.modules[__name__]))

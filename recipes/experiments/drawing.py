@@ -1,0 +1,59 @@
+"""Figures in the style of the package: Okabe and Ito's colours, 95 % bands over seeds, legends beside the axes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from reporting import Interval
+
+from hf_mi_ssl.evaluation.figures import COLOURS, _figure
+
+STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+
+def panels(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
+    """A figure and its axes, (rows, columns), with room for a legend on the right."""
+    figure = _figure(width * columns + 1.8, height * rows + 0.6)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.grid(alpha=0.3)
+    return figure, axes
+
+
+def curve(axis: Any, steps: Sequence[float], replicates: Sequence[Sequence[float | None]], i: int, label: str) -> None:
+    """The mean over replicates and its 95 % band, in colour and style number i."""
+    from scipy.stats import t
+
+    values = np.array([[np.nan if v is None else v for v in one] for one in replicates if len(one) == len(steps)])
+    if not len(values):
+        return
+    mean, colour = np.nanmean(values, 0), COLOURS[i % len(COLOURS)]
+    axis.plot(
+        steps, mean, color=colour, linestyle=STYLES[(i + i // len(COLOURS)) % len(STYLES)], linewidth=1.5, label=label
+    )
+    if len(values) > 1:
+        half = t.ppf(0.975, len(values) - 1) * np.nanstd(values, 0, ddof=1) / len(values) ** 0.5
+        axis.fill_between(steps, mean - half, mean + half, color=colour, alpha=0.18, linewidth=0)
+
+
+def points(axis: Any, found: Mapping[str, Interval], i: int = 0, label: str = "", shift: float = 0.0) -> None:
+    """Intervals as horizontal bars, one line for each name, top down."""
+    colour = COLOURS[i % len(COLOURS)]
+    for y, interval in enumerate(found.values()):
+        if np.isfinite(interval.low) and np.isfinite(interval.high):
+            axis.plot([interval.low, interval.high], [y + shift] * 2, color=colour, linewidth=2, alpha=0.5)
+        axis.plot(interval.value, y + shift, MARKERS[i % len(MARKERS)], color=colour, markersize=5, label=label)
+        label = ""
+    axis.set_yticks(range(len(found)), list(found), fontsize=8)
+    axis.set_ylim(len(found) - 0.5, -0.5)
+
+
+def legend(figure: Any, axes: Any) -> None:
+    """One legend for all panels, beside them."""
+    handles: dict[str, Any] = {}
+    for axis in np.ravel(axes):
+        for handle, label in zip(*axis.get_legend_handles_labels()):
+            handles.setdefault(label, handle)
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=8)

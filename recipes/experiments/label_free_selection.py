@@ -1,0 +1,242 @@
+"""Can checkpoints and hyper-parameters be chosen without labels, by MI, by the spectrum, or by both?
+
+    python recipes/experiments/label_free_selection.py
+
+Three pools: hyper-parameters of one row, methods (the runs of canonical_vs_established.py), and settings in which a
+style survives the augmentation (those of open_questions.py). In each: rank correlation with linear accuracy of h, and
+what choosing by the measure costs; and the same over the checkpoints of each run.
+"""
+
+import itertools
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+
+import canonical_vs_established as canonical
+import drawing
+import numpy as np
+import open_questions
+from canonical_vs_established import MEASURES, Measure, correlations
+from harness import Done, Job, Replicates, main, train
+from reporting import Claim, Report, mean_interval, paired, table
+
+NAME = "label_free_selection"
+TEMPERATURES, RATES = (0.1, 0.5), (3e-4, 3e-3, 3e-2)
+KEY = "linear_h"
+LEAST = 0.5  # the rank correlation from which a measure is called of use
+POOLS = ("hyper-parameters", "methods", "surviving style")
+BOTH = "MI and spectrum"
+Points = dict[int, list[tuple[dict, int, float]]]  # by seed: curves, the evaluation, accuracy
+
+
+def jobs(seeds: Sequence[int], tiny: bool) -> list[Job]:
+    less = {"steps": 6, "batch_size": 32, "evaluations": 2, "held": 64} if tiny else {}
+    found = []
+    for temperature, rate, seed in itertools.product(TEMPERATURES, RATES, seeds):
+        arguments = (
+            canonical.SETTINGS
+            | less
+            | {"method": "jmi", "columns": {"temperature": temperature}, "learning_rate": rate, "seed": seed}
+        )
+        found.append(Job(NAME, f"jmi τ={temperature:g} lr={rate:g}-seed{seed}", train, arguments))
+    others = [*canonical.jobs(seeds, tiny), *open_questions.jobs(seeds, tiny)]
+    return found + [job for job in others if job.arguments.get("probes")]
+
+
+def pool_of(name: str) -> str:
+    return POOLS[0] if "lr=" in name else POOLS[2] if name.startswith("style") else POOLS[1]
+
+
+def pools(done: Done) -> dict[str, Points]:
+    """The ends of all runs, by pool."""
+    found: dict[str, Points] = {pool: {} for pool in POOLS}
+    for name, (arguments, result) in sorted(done.items()):
+        if "end" in result and None not in (result["end"][KEY], result["curves"]["mi/cos_dv"][-1]):
+            found[pool_of(name)].setdefault(arguments["seed"], []).append((result["curves"], -1, result["end"][KEY]))
+    return found
+
+
+def checkpoints(done: Done, measure: str) -> Replicates:
+    """Spearman's correlation over the checkpoints of a run, the start left out; the mean over the runs of a seed."""
+    per_seed: dict[int, list[float]] = {}
+    for arguments, result in done.values():
+        if "end" in result and KEY in result["curves"]:
+            points = {
+                0: [(result["curves"], i, result["curves"][KEY][i]) for i in range(1, len(result["curves"]["step"]))]
+            }
+            value = ranked(points, measure)[0]
+            if value is not None:
+                per_seed.setdefault(arguments["seed"], []).append(value)
+    return {seed: float(np.mean(values)) for seed, values in per_seed.items()}
+
+
+def scores(some: list[tuple[dict, int, float]], measure: str) -> list[float]:
+    """The measure of each point; of `BOTH` the mean of the ranks by calibrated cos-DV and by effective rank."""
+    from scipy.stats import rankdata
+
+    if measure != BOTH:
+        return [MEASURES[measure](curves, i) for curves, i, _ in some]
+    parts = [rankdata(scores(some, name)) for name in ("calibrated cos-DV", "effective rank")]
+    return list(np.mean(parts, 0))
+
+
+def ranked(points: Points, measure: str) -> Replicates:
+    found = {}
+    for seed, some in points.items():
+        values = scores(some, measure)
+        listed = [({"value": value}, 0, accuracy) for value, (_, _, accuracy) in zip(values, some)]
+        found |= correlations({seed: listed}, _value)
+    return found
+
+
+_value: Measure = lambda curves, i: curves["value"]  # noqa: E731
+
+
+def regret(points: Points, measure: str) -> Replicates:
+    """The best accuracy less that of what the measure chooses."""
+    found = {}
+    for seed, some in points.items():
+        accuracies = [accuracy for _, _, accuracy in some]
+        found[seed] = max(accuracies) - accuracies[int(np.argmax(scores(some, measure)))]
+    return found
+
+
+def blind(points: Points) -> Replicates:
+    """The same of a choice by chance: the best less the mean."""
+    return {seed: max(a for *_, a in some) - float(np.mean([a for *_, a in some])) for seed, some in points.items()}
+
+
+def report(done: Done, args: Namespace) -> Report:
+    found, names = pools(done), [*MEASURES, BOTH]
+    of = {(pool, name): ranked(points, name) for pool, points in found.items() for name in names}
+    claims = [
+        Claim(
+            f"{name} ranks hyper-parameters: Spearman's correlation",
+            source,
+            mean_interval(list(of[POOLS[0], name].values())),
+            LEAST,
+            primary=primary,
+        )
+        for name, source, primary in (
+            ("calibrated cos-DV", "ours", True),
+            ("RankMe", "literature", True),
+            (BOTH, "ours", True),
+        )
+    ]
+    claims += [
+        Claim(
+            "MI does so better than the spectrum: calibrated cos-DV less effective rank",
+            "ours",
+            paired(of[POOLS[0], "calibrated cos-DV"], of[POOLS[0], "effective rank"]),
+            0,
+        ),
+        Claim(
+            "the combination ranks no worse than the better of its parts (margin 0.05)",
+            "ours",
+            paired(of[POOLS[0], BOTH], _better(of[POOLS[0], "calibrated cos-DV"], of[POOLS[0], "effective rank"])),
+            -0.05,
+        ),
+        Claim(
+            "where style survives, MI ranks worse than among hyper-parameters",
+            "ours",
+            paired(of[POOLS[0], "calibrated cos-DV"], of[POOLS[2], "calibrated cos-DV"]),
+            0,
+        ),
+        Claim(
+            "calibrated cos-DV ranks the checkpoints of a run",
+            "ours",
+            mean_interval(list(checkpoints(done, "calibrated cos-DV").values())),
+            LEAST,
+        ),
+        Claim(
+            "RankMe ranks the checkpoints of a run",
+            "literature",
+            mean_interval(list(checkpoints(done, "RankMe").values())),
+            LEAST,
+        ),
+        Claim(
+            "choosing hyper-parameters by calibrated cos-DV loses less accuracy than choosing by chance",
+            "ours",
+            paired(blind(found[POOLS[0]]), regret(found[POOLS[0]], "calibrated cos-DV")),
+            0,
+        ),
+    ]
+    return Report(
+        NAME,
+        "Whoever has no labels has to choose a checkpoint and hyper-parameters by what can be measured without them. "
+        "MI is one candidate, the spectrum (RankMe, arXiv 2210.02885) another.",
+        f"linear accuracy of h decides; `jmi` at {len(TEMPERATURES)} temperatures × {len(RATES)} learning rates on "
+        "overlapping clusters, and the runs of two other experiments; a measure is of use from a rank correlation "
+        f"of {LEAST:g}. Seeds 0 to 4.",
+        claims,
+        pool_table(found, of, names) + "\n\n" + checkpoint_table(done, names) + "\n\n" + failures(of),
+        lambda: draw(done, found, of, names),
+    )
+
+
+def _better(first: Replicates, second: Replicates) -> Replicates:
+    both = {seed: (first[seed], second[seed]) for seed in set(first) & set(second)}
+    return {seed: None if None in values else max(values) for seed, values in both.items()}
+
+
+def pool_table(found: dict[str, Points], of: dict, names: Sequence[str]) -> str:
+    rows = []
+    for name in names:
+        cells = []
+        for pool, points in found.items():
+            cells += [mean_interval(list(of[pool, name].values())), mean_interval(list(regret(points, name).values()))]
+        rows.append([name, *cells])
+    rows.append(
+        [
+            "by chance",
+            *itertools.chain(*(("0", mean_interval(list(blind(points).values()))) for points in found.values())),
+        ]
+    )
+    header = [
+        "measure",
+        *itertools.chain(
+            *((f"{pool} ({_count(points)}): correlation", "accuracy lost") for pool, points in found.items())
+        ),
+    ]
+    return "## The ends of runs\n\n" + table(header, rows)
+
+
+def _count(points: Points) -> int:
+    return max((len(some) for some in points.values()), default=0)
+
+
+def checkpoint_table(done: Done, names: Sequence[str]) -> str:
+    rows = [[name, mean_interval(list(checkpoints(done, name).values()))] for name in names]
+    return "## The checkpoints of a run\n\n" + table(["measure", "Spearman's correlation, mean over runs"], rows)
+
+
+def failures(of: dict) -> str:
+    """Where a measure points the wrong way, or nowhere."""
+    lines = []
+    for (pool, name), values in of.items():
+        found = mean_interval(list(values.values()))
+        if found.n < 2:
+            continue
+        if found.high < 0:
+            lines.append(f"- {name} among {pool}: it points the wrong way, {found}")
+        elif found.low < 0 < found.high:
+            lines.append(f"- {name} among {pool}: cannot be told from chance, {found}")
+    return "## Where it fails\n\n" + ("\n".join(lines) or "Nowhere among these runs.")
+
+
+def draw(done: Done, found: dict[str, Points], of: dict, names: Sequence[str]):
+    figure, axes = drawing.panels(1, 4, 3.6, 4.0)
+    for axis, pool in zip(axes[0], found):
+        drawing.points(axis, {name: mean_interval(list(of[pool, name].values())) for name in names})
+        axis.set(title=f"{pool}\nrank correlation with accuracy", xlim=(-1.05, 1.05))
+        axis.axvline(0, color="grey", linewidth=1)
+    drawing.points(axes[0][3], {name: mean_interval(list(checkpoints(done, name).values())) for name in names}, 1)
+    axes[0][3].set(title="checkpoints of a run\nrank correlation with accuracy", xlim=(-1.05, 1.05))
+    axes[0][3].axvline(0, color="grey", linewidth=1)
+    for axis in axes[0][1:]:
+        axis.set_yticklabels([])
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.modules[__name__]))

@@ -1,0 +1,270 @@
+"""The experiments: each runs, tiny, through its main; a run that is done is not done again; verdicts follow from
+numbers; what is called known mutual information is."""
+
+import importlib
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "recipes" / "experiments"))
+
+import sources  # noqa: E402
+from harness import BARE, build, phases_of  # noqa: E402
+from open_questions import information  # noqa: E402
+from reporting import Claim, Interval, Report, mean_interval, share_interval  # noqa: E402
+
+from hf_mi_ssl.mi import CRITICS, Pairs  # noqa: E402
+
+NAMES = ("mi_tracking", "marginal_ablation", "canonical_vs_established", "next_checks", "open_questions",
+         "label_free_selection")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("experiments")
+    return root / "runs", root / "results"
+
+
+def run(module, places, monkeypatch, *more: str) -> int:
+    flags = ["--tiny", "--seeds", "1", "--parallel", "1", "--runs", str(places[0]), "--results", str(places[1]), *more]
+    monkeypatch.setattr(sys, "argv", [module.__file__, *flags])
+    return module.main() if module.__name__ == "all" else importlib.import_module("harness").main(module)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_runs_and_writes_its_report_figure_and_evidence(name, places, monkeypatch):
+    assert run(importlib.import_module(name), places, monkeypatch) == 0
+    page = (places[1] / f"{name}.md").read_text()
+    assert re.fullmatch(r"Verdict: (held|did not hold|cannot tell.*)", page.rstrip().splitlines()[-1])
+    assert "are not done" not in page
+    assert f"python recipes/experiments/{name}.py" in page
+    assert (places[1] / f"{name}.png").stat().st_size > 10_000
+    evidence = json.loads((places[1] / "evidence" / f"{name}.json").read_text())
+    assert all({"arguments", "result"} <= set(one) for one in evidence.values())
+    assert sum(f"| {source} |" in page for source in ("the paper", "our derivation", "the literature")) >= 2
+
+
+def test_all_gathers_the_reports_and_does_nothing_again(places, monkeypatch):
+    before = {path: path.stat().st_mtime_ns for path in places[0].rglob("*.json")}
+    assert before, "the tests of the experiments run before this one"
+    assert run(importlib.import_module("all"), places, monkeypatch) == 0
+    assert {path: path.stat().st_mtime_ns for path in places[0].rglob("*.json")} == before
+    page = (places[1] / "README.md").read_text()
+    for name in NAMES:
+        assert f"({name}.md)" in page
+    assert page.count("**Verdict: ") == len(NAMES)
+
+
+def test_what_was_interrupted_goes_on_and_what_changed_is_done_again(places, monkeypatch):
+    module = importlib.import_module("canonical_vs_established")
+    gone, changed, kept = (places[0] / module.NAME / f"{name}-seed0.json" for name in ("sdmi", "jmi", "sdmi_ema"))
+    written = {path: path.read_text() for path in (gone, changed, kept)}
+    gone.unlink()
+    changed.write_text(written[changed].replace('"seed": 0', '"seed": 7'))
+    stamp = kept.stat().st_mtime_ns
+    assert run(module, places, monkeypatch, "--report_only") == 0
+    assert "2 of 8 runs are not done" in (places[1] / f"{module.NAME}.md").read_text()
+    assert run(module, places, monkeypatch, "--reproduced", str(ROOT / "model_cards" / "examples")) == 0
+    page = (places[1] / f"{module.NAME}.md").read_text()  # whole runs of the recipes, from their files
+    assert re.search(r"\| shapes, `jmi`, seed 0 \| 2 \| 0\.\d \| 47\.3 \|", page)
+    assert re.search(r"\| shapes, `sdmi`, seed 0 \| 4 \|", page)
+    assert kept.stat().st_mtime_ns == stamp
+    for path in (gone, changed):  # the same again: a run is a function of its arguments
+        again, first = (json.loads(text)["result"] for text in (path.read_text(), written[path]))
+        assert again | {"seconds": 0} == first | {"seconds": 0}
+
+
+def test_panels_of_tracked_runs_are_made_of_their_logs(tmp_path):
+    tracking = importlib.import_module("mi_tracking")
+    values = [0.1, 0.5, 0.45, 0.9, 1.2]
+    lines = [json.dumps({"step": i, "eval/mi/cos_dv": value}) for i, value in enumerate(values)]
+    (tmp_path / "cifar10" / "jmi-seed0").mkdir(parents=True)
+    (tmp_path / "cifar10" / "jmi-seed0" / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    assert re.search(r"\| `jmi-seed0` \| 1\.200 \| 0\.75 \(", tracking.cifar(tmp_path))  # one fall in four steps
+    assert "Not among these runs" in tracking.cifar(None)
+
+
+def test_a_job_that_fails_is_counted_and_the_others_go_on(tmp_path, capsys):
+    harness = importlib.import_module("harness")
+    jobs = [
+        harness.Job("e", name, harness.make_source, {"source": {"name": name}}) for name in ("nonsense", "waveforms")
+    ]
+    jobs[1] = harness.Job("e", "good", dict, {"a": 1})
+    assert harness.run_all(jobs, tmp_path, 1) == 1
+    assert "e/nonsense failed: KeyError" in capsys.readouterr().err
+    assert harness.result_of(jobs[1], tmp_path) == {"a": 1, "seconds": pytest.approx(0, abs=1)}
+    assert harness.result_of(jobs[0], tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "equivalence", "verdict"),
+    [
+        (Interval(1.0, 0.6, 1.4, 5), False, "held"),
+        (Interval(0.1, -0.2, 0.4, 5), False, "did not hold"),
+        (Interval(0.6, 0.3, 0.9, 5), False, "cannot tell"),
+        (Interval(1.0, -math.inf, math.inf, 1), False, "cannot tell"),
+        (Interval(math.nan, 0.0, 1.0, 0), False, "cannot tell"),
+        (Interval(0.1, -0.2, 0.4, 5), True, "held"),
+        (Interval(0.8, 0.6, 1.0, 5), True, "did not hold"),
+        (Interval(-0.8, -1.0, -0.6, 5), True, "did not hold"),
+        (Interval(0.4, 0.2, 0.6, 5), True, "cannot tell"),
+    ],
+)
+def test_a_verdict_follows_from_the_interval(found, equivalence, verdict):
+    assert Claim("", "ours", found, 0.5, equivalence).verdict == verdict
+
+
+def test_a_report_says_the_verdict_of_its_primary_claims_and_what_it_could_have_told():
+    good, bad, open_ = (Interval(1, 0.9, 1.1, 5), Interval(-1, -1.1, -0.9, 5), Interval(0, -0.3, 0.3, 5))
+
+    def last_line(*primary: Interval) -> str:
+        claims = [Claim("", "ours", found, 0, primary=True) for found in primary] + [Claim("", "ours", bad, 0)]
+        return Report("", "", "", claims, "").last_line()
+
+    assert last_line(good, good) == "Verdict: held"
+    assert last_line(good, bad, open_) == "Verdict: did not hold"
+    assert last_line(good, open_) == "Verdict: cannot tell (these runs could have told an effect of 0.3)"
+
+
+def test_intervals_are_those_of_student_and_never_narrower_than_wilsons():
+    found = mean_interval([1.0, 2.0, 3.0, None, math.nan])
+    half = 4.302653 / math.sqrt(3)  # t_{0.975, 2} s/√n with s = 1
+    assert (found.value, found.low, found.high, found.n) == pytest.approx((2.0, 2 - half, 2 + half, 3), rel=1e-5)
+    agreed = share_interval([10] * 5, [10] * 5)
+    assert agreed.value == agreed.high == 1.0
+    assert agreed.low == pytest.approx(50 / (50 + 1.959964**2), rel=1e-6)  # Wilson's of 50 of 50
+    spread = share_interval([10, 0, 10, 0], [10] * 4)
+    assert spread.low == 0.0
+    assert spread.high == 1.0
+
+
+def test_critics_are_their_formulas():
+    a, b = torch.randn(2, 200, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    angle = torch.nn.functional.cosine_similarity(a, b).acos()
+    for k in (2, 3):
+        left, right = CRITICS[f"cosine_{k}"](a, b)
+        torch.testing.assert_close((left * right).sum(1), (k * angle).cos())
+    # Regression on a white target is the second-order bound of the critic aᵀWb, up to a constant, at any scale
+    for scale in (1e-4, 1.0, 1e4):
+        left, right = CRITICS["white_target_of_any_scale"](a, scale * b)
+        white = right[:, :3]
+        torch.testing.assert_close(torch.cov(white.T), torch.eye(3, dtype=a.dtype), rtol=0, atol=5e-3)
+        pairs = Pairs(a, white, CRITICS["bilinear"])
+        n, mean_score = len(a), pairs.positive_scores.mean()
+        second = mean_score - (a @ torch.cov(white.T) * a).sum(1).mean() * (n - 1) / n / 2
+        constant = white.square().sum(1).mean() / 2
+        assert (left * right).sum(1).mean() + constant == pytest.approx(second.item(), abs=0.02)
+
+
+# Sources: a second way to their mutual information, from log-densities or from counts
+
+N = 20_000
+
+
+def test_the_information_of_a_mixture_is_the_mean_log_ratio_of_its_densities():
+    classes, spread, within, noise = 5, 3.0, 0.6, 0.8
+    source = sources.mixture(2, classes, spread, within, noise)
+    views = source.draw(N, torch.Generator().manual_seed(1))
+    angle = torch.arange(classes) * (2 * math.pi / classes)
+    centres = spread * torch.stack([angle.cos(), angle.sin()], 1)
+    single = (within**2 + noise**2) * torch.eye(2)
+    both = torch.kron(
+        torch.tensor([[within**2 + noise**2, within**2], [within**2, within**2 + noise**2]]), torch.eye(2)
+    )
+
+    def log_density(z: torch.Tensor, means: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
+        law = torch.distributions.MultivariateNormal(means, covariance)
+        return law.log_prob(z[:, None]).logsumexp(1) - math.log(classes)
+
+    joint = log_density(torch.cat([views.a, views.b], 1), centres.repeat(1, 2), both)
+    ratio = joint - log_density(views.a, centres, single) - log_density(views.b, centres, single)
+    assert source.truth() == pytest.approx(ratio.mean().item(), abs=0.05)
+
+
+def test_the_information_of_factors_is_that_of_their_counts():
+    source = sources.factors(bits=2, survival=0.6)
+    views = source.draw(200_000, torch.Generator().manual_seed(1))
+    content, a, b = (views.factors[name] for name in ("content", "style", "style_b"))
+    counts = torch.zeros(32, 32).index_put_((4 * content + a, 4 * content + b), torch.ones(len(a)), accumulate=True)
+    p = counts / counts.sum()
+    plug_in = torch.special.xlogy(p, p).sum() - torch.special.xlogy(p.sum(0), p.sum(0)).sum()
+    plug_in = plug_in - torch.special.xlogy(p.sum(1), p.sum(1)).sum()
+    assert source.truth() == pytest.approx(plug_in.item(), abs=0.01)
+    inputs = sources.all_inputs(2)
+    assert len(inputs.a.unique(dim=0)) == len(inputs.a) == 8 * 4 * 16  # injective: the factors can be read off
+
+
+def test_the_information_of_texts_is_the_mean_log_ratio_of_their_likelihoods():
+    source = sources.tokens()
+    views = source.draw(4000, torch.Generator().manual_seed(1))
+    chains = sources._Chains(8, 24)
+    a, b = (chains.log_likelihood(view) for view in (views.a, views.b))
+    ratio = (a + b).logsumexp(1) - a.logsumexp(1) - b.logsumexp(1) + math.log(8)
+    assert source.truth() == pytest.approx(ratio.mean().item(), abs=0.03)
+    most_likely = a.argmax(1) == views.labels
+    assert 0.5 < most_likely.double().mean() < 1.0
+
+
+def test_pitch_and_timbre_can_be_read_off_every_waveform():
+    views = sources.waveforms().draw(2000, torch.Generator().manual_seed(1))
+    times, order = torch.arange(192), torch.arange(1, 5)
+    frequency = 0.02 * 2 ** (torch.arange(8) / 8)
+    angle = 2 * math.pi * frequency[:, None, None] * order[:, None] * times  # (8, 4, 192)
+    energy = (
+        torch.einsum("nt,kht->nkh", views.a, angle.sin()) ** 2 + torch.einsum("nt,kht->nkh", views.a, angle.cos()) ** 2
+    )
+    timbre = torch.tensor([[1, 0.2, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0.0], [1, 0, 0, 1]])
+    expected = torch.nn.functional.normalize(timbre, dim=1)
+    fits = torch.einsum("nkh,sh->nks", energy.sqrt(), expected).flatten(1).argmax(1)
+    assert (fits == 4 * views.labels + views.factors["style"]).double().mean() > 0.999
+
+
+def test_the_image_of_a_rendering_tells_its_label():
+    views = sources.renderings().draw(500, torch.Generator().manual_seed(1))
+    quarters = views.a.view(-1, 2, 8, 2, 8).transpose(2, 3)  # rows and columns of the quarters, then pixels
+    pixels = torch.arange(8.0) - 3.5
+    mass = quarters.sum((3, 4))
+    rows = (quarters.sum(4) @ pixels) / mass
+    columns = (quarters.sum(3) @ pixels) / mass
+    bits = torch.stack([rows[:, 0, 0], columns[:, 0, 0], rows[:, 0, 1]], 1)
+    clear = bits.abs().min(1).values > 0.1
+    label = (bits > 0).long() @ torch.tensor([4, 2, 1])
+    assert (label == views.labels)[clear].double().mean() > 0.99
+
+
+def test_information_is_the_entropy_where_all_is_apart_and_nothing_where_all_is_one():
+    factor = {"content": torch.arange(64) % 8}
+    apart, same = torch.eye(64), torch.ones(64, 3)
+    assert information(apart, factor, 0)["content"] == pytest.approx(math.log(8), abs=1e-3)
+    assert information(same, factor, 0)["content"] == pytest.approx(0.0, abs=1e-6)
+    by_content = torch.eye(8)[factor["content"]]
+    assert information(by_content, factor, 0)["content"] == pytest.approx(math.log(8), abs=1e-3)
+
+
+def test_two_modalities_take_turns_through_encoders_of_their_own():
+    law = sources.captions()
+    views = law.draw(32, torch.Generator().manual_seed(0))
+    model = build("sdmi", law.towers, 0, BARE, asymmetric=True)
+    sizes = [sum(p.numel() for p in part.encoder.parameters()) for part in (model, model.target)]
+    assert sizes[0] != sizes[1]
+    for phase, moves in (("E", model.encoder), ("M", model.target.encoder)):
+        model.zero_grad()
+        model(views.a, views.b, phase=phase).loss.backward()
+        moved = {
+            part
+            for part in (model.encoder, model.target.encoder)
+            if any(p.grad is not None for p in part.parameters())
+        }
+        assert moved == {moves}
+
+
+def test_blocks_are_turns_of_many_steps():
+    model = build("sdmi", [["vector", 2]], 0, BARE)
+    assert [phases_of(model, "blocks", step, 2) for step in range(5)] == [("E",), ("E",), ("M",), ("M",), ("E",)]
+    assert phases_of(model, "turns", 3, 1) == ("E", "M")
