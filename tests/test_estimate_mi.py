@@ -28,7 +28,7 @@ def recipe():
 
 def run(recipe, monkeypatch, output, *argv):
     """The rows that it writes."""
-    monkeypatch.setattr(sys, "argv", ["estimate_mi.py", *map(str, argv), "--output", str(output)])
+    monkeypatch.setattr(sys, "argv", ["estimate_mi.py", *map(str, argv), "--output_dir", str(output)])
     assert recipe.main() == 0
     return json.loads((output / "estimates.json").read_text())["estimates"]
 

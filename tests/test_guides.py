@@ -77,7 +77,7 @@ def tables_as_they_were():
 
 def _recipe_and_flags(command: str) -> tuple[str, list[str]]:
     words = shlex.split(command)
-    place = next(i for i, word in enumerate(words) if word.startswith("recipes/"))
+    place = next(i for i, word in enumerate(words) if word.startswith("recipes/") and word.endswith(".py"))
     return words[place], words[place + 1 :]
 
 
@@ -87,10 +87,13 @@ def test_every_command_is_understood(page, command, desk, monkeypatch):
         assert f"\n{command.split()[1]}:" in (ROOT / "Makefile").read_text()
     elif command == "hf auth login":
         pass  # huggingface_hub's own
+    elif command.startswith("pip "):
+        extra = re.fullmatch(r"pip install -e '\.\[(\w+)\]'", command)[1]
+        assert f"\n{extra} =\n" in (ROOT / "setup.cfg").read_text()
     elif command.startswith("hf-mi-ssl "):
         understand(command, monkeypatch)
     else:
-        assert re.match(r"(ACCELERATE_USE_CPU=1 torchrun|accelerate launch|python) ", command)
+        assert re.match(r"(ACCELERATE_USE_CPU=1 torchrun|accelerate launch|python|sbatch) ", command)
         recipe, flags = _recipe_and_flags(command)
         assert (ROOT / recipe).is_file()
         for run in {*re.findall(r"runs/[\w-]+(?=/training_args)", command)}:

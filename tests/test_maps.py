@@ -73,7 +73,8 @@ def test_the_spectrum_is_that_of_the_covariance():
 
 def looks(axis) -> int:
     """How many classes can be told apart, by colour or by shape."""
-    return len({(str(c.get_facecolors()[0]), c.get_paths()[0].vertices.tobytes()) for c in axis.collections})
+    shapes = [(points, points.get_paths()[0].vertices.tobytes()) for points in axis.collections]
+    return len({(str(colour), shape) for points, shape in shapes for colour in points.get_facecolors()})
 
 
 def test_the_map_shows_the_principal_components_in_the_colours_of_classes_or_of_images():

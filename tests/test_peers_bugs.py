@@ -166,7 +166,9 @@ def test_the_scaler_of_gradients_is_in_the_checkpoint(tmp_path):
         model = torch.nn.Linear(2, 2)
         optimizer = torch.optim.SGD(model.parameters())
         scaler = torch.amp.GradScaler("cpu")
-        accelerator = SimpleNamespace(scaler=scaler, is_main_process=True, wait_for_everyone=lambda: None)
+        accelerator = SimpleNamespace(
+            scaler=scaler, is_main_process=True, num_processes=1, wait_for_everyone=lambda: None
+        )
         return scaler, TrainingState(args, Plan(args, 96), accelerator, model=model, optimizer=optimizer)
 
     args = parse_arguments(["--output_dir", str(tmp_path)], "", method="jmi")
@@ -223,7 +225,7 @@ def announced(tmp_path, num_images, *argv, **columns):
     model = small_model("moco_v2", **columns) if columns else small_model("jmi")
     args = parse_arguments(["--output_dir", str(tmp_path), *argv], "", method="moco_v2" if columns else "jmi")
     plan = Plan(args, num_images)
-    train = Part(None, torch.arange(num_images), "train")
+    train = Part(SimpleNamespace(where="nowhere"), torch.arange(num_images), "train")
     announce(args, plan, Accelerator(cpu=True), model, train, train, start=0)
     return plan
 

@@ -173,7 +173,7 @@ def test_with_fewer_groups_than_images_in_one_they_are_mixed_as_far_as_they_can_
 
 def target_rows(rank, world, view):
     model = small_model("moco_v2", target_init="independent").double()
-    return model._target(view.chunk(world)[rank], None).detach()
+    return model._target(view.chunk(world)[rank]).detach()
 
 
 def test_the_targets_of_shuffled_groups_are_those_of_the_layout_in_the_order_of_the_images():

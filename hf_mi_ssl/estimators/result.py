@@ -45,4 +45,4 @@ def cut(low: float, value: float, high: float, least: float, most: float) -> tup
     """The three in [least, most], where a value that was outside keeps its interval's width on the inner side."""
     inside = min(max(value, least), most)
     low, high = (min(max(end + inside - value, least), most) for end in (low, high))
-    return low, inside, high
+    return min(low, inside), inside, max(high, inside)  # whose last digits the shift may have changed

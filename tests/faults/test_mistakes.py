@@ -78,7 +78,7 @@ ARGUMENTS = [  # of the recipes that train: (what is given, what is said)
     ("--push_to_hub", "--hub_model_id is missing"),
     ("--push_to_hub --hub_model_id photos", "must be OWNER/NAME"),
     ("--hub_revision_epochs 2", "needs --push_to_hub"),
-    ("--dataset_name webdataset", "not supported yet"),
+    ("--dataset_name webdataset", "cannot load 'webdataset'"),
     ("--dataset_name imagefolder --data_dir absent", "absent"),
     ("--dataset_name parquet", "cannot load 'parquet'"),
     ("--dataset_name parquet --data_files train=absent.parquet", "absent.parquet"),
