@@ -65,7 +65,7 @@ def train_step_of_every_row(rank, world, views):
     return found
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_every_row_equals_one_process_in_loss_gradients_and_statistics(world):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(16, 3, 16, 16, generator=generator, dtype=torch.float64)

@@ -108,6 +108,7 @@ def test_every_command_is_understood(page, command, desk, monkeypatch):
             config_class = SDMIConfig if METHODS[args.method].paradigm == "sdmi" else JMIConfig
             config_class.from_method(args.method, **args.columns)
         else:
+            monkeypatch.syspath_prepend((ROOT / recipe).parent)
             spec = importlib.util.spec_from_file_location("recipe", ROOT / recipe)
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
@@ -117,7 +118,7 @@ def test_every_command_is_understood(page, command, desk, monkeypatch):
             monkeypatch.setattr(ArgumentParser, "parse_args", stop_after(ArgumentParser.parse_args))
             monkeypatch.setattr(sys, "argv", [recipe, *flags])
             with pytest.raises(ParsedError):
-                module.main()
+                module.main(*([module] if "experiments" in recipe else []))
 
 
 def understand(command: str, monkeypatch) -> None:

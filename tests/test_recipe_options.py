@@ -6,7 +6,7 @@ from tests.test_recipes import FAST, assert_same_run, data, log_of, recipe_of, r
 from tests.test_recipes import Stopped as _Stopped
 
 
-@pytest.mark.parametrize("method", ["dino", "swav", "simclr"])
+@pytest.mark.parametrize("method", ["simclr", *(pytest.param(m, marks=pytest.mark.slow) for m in ("dino", "swav"))])
 def test_local_views_are_trained_on_and_resumed_bit_for_bit(method, flat, tmp_path, monkeypatch):
     arguments = [*data(flat), *FAST, "--local_views", 2, "--local_view_size", 8, "--views", "dino"]
     arguments += ["--checkpointing_steps", 2, "--mi_steps", 0]
@@ -22,7 +22,7 @@ def test_local_views_are_trained_on_and_resumed_bit_for_bit(method, flat, tmp_pa
     assert log_of(tmp_path / "without")[1] != log_of(tmp_path / "whole")[1]
 
 
-@pytest.mark.parametrize("method", ["sdmi", "byol", "jmi"])
+@pytest.mark.parametrize("method", ["jmi", *(pytest.param(m, marks=pytest.mark.slow) for m in ("sdmi", "byol"))])
 def test_a_loss_over_more_images_than_fit_is_the_loss_of_the_large_batch(method, flat, tmp_path):
     """With split batch norm: the first steps agree until rounding, which batch norm amplifies, tells them apart."""
     shared = [*data(flat), *FAST, "--set", "batch_norm_group_size=8", "--mi_steps", 0, "--optimizer", "sgd"]
