@@ -138,8 +138,9 @@ def test_the_job_of_slurm_is_queued_again_only_when_it_was_asked_to_stop(code, t
     for name in ("srun", "scontrol"):
         (tmp_path / name).write_text(SLURM)
         (tmp_path / name).chmod(0o755)
-    told = "import os, sys; print(*sys.argv[1:], *map(os.environ.get, ('RANK', 'LOCAL_RANK', 'WORLD_SIZE')))"
-    (tmp_path / "recipe.py").write_text(f"{told}; sys.exit({code})")
+    told = "import os, sys; words = [*sys.argv[1:], *map(os.environ.get, ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'))]\n"
+    told += "os.write(1, (' '.join(words) + '\\n').encode())"  # at once: two processes write to one pipe
+    (tmp_path / "recipe.py").write_text(f"{told}\nsys.exit({code})")
     (tmp_path / "python").symlink_to(sys.executable)
     settings = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls"), "SLURM_JOB_ID": "7"}
     job = ["bash", RECIPES / "slurm" / "pretrain.sbatch", tmp_path / "recipe.py", "--method", "simclr"]
