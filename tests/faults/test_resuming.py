@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from hf_mi_ssl.data import open_train_and_held_out, store
+from hf_mi_ssl.data import open_train_and_held_out
 from hf_mi_ssl.errors import ExitCode
 from hf_mi_ssl.evaluation import Evaluation
 from hf_mi_ssl.methods import METHODS
@@ -86,13 +86,12 @@ def test_a_run_survives_every_sigkill_bit_for_bit(world, kills, flat, tmp_path, 
         figure("SIGKILLs survived, bitwise, every log line once", f"{kills} of {kills} on {world}")
 
 
-def resumed_at_every_step(method, flat, tmp_path, monkeypatch, workers):
+def resumed_at_every_step(method, flat, tmp_path, workers):
     epoch = 7
     argv = [*images_of(flat), "--max_train_steps", epoch, "--checkpointing_steps", 1]
     argv += ["--checkpoints_total_limit", 99, "--dataloader_num_workers", workers]
     if workers:  # which decode each batch
-        monkeypatch.setattr(store, "_memory_limit", lambda device: 0)
-        argv = [*argv, "--eval_steps", 99]
+        argv += ["--data_placement", "stream"]
     opened = open_train_and_held_out if workers else None
     more = {"opened": opened} if opened else {}
     assert train(method, tmp_path / "whole", *argv, **more) == 0
@@ -108,15 +107,15 @@ def resumed_at_every_step(method, flat, tmp_path, monkeypatch, workers):
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_run_resumes_at_every_step_bit_for_bit(workers, flat, tmp_path, monkeypatch):
-    resumed_at_every_step("sdmi", flat, tmp_path, monkeypatch, workers)
+def test_a_run_resumes_at_every_step_bit_for_bit(workers, flat, tmp_path):
+    resumed_at_every_step("sdmi", flat, tmp_path, workers)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_every_row_resumes_at_every_step_bit_for_bit(workers, flat, tmp_path, monkeypatch, figure):
+def test_every_row_resumes_at_every_step_bit_for_bit(workers, flat, tmp_path, figure):
     for method in METHODS:
-        resumed_at_every_step(method, flat, tmp_path / method, monkeypatch, workers)
+        resumed_at_every_step(method, flat, tmp_path / method, workers)
     figure("resumed at every step, bitwise", f"{len(METHODS)} of {len(METHODS)} rows, {workers} workers")
 
 
@@ -134,7 +133,8 @@ def test_a_run_goes_on_with_another_number_of_processes(flat, tmp_path, figure, 
     def optimizer_of_wide(model, args):
         return build_optimizer(model.double(), args)
 
-    monkeypatch.setattr(Evaluation, "track", lambda *_: {})  # whose views are not wide
+    for part_of_evaluation in ("track", "with_statistics"):  # whose views are not wide
+        monkeypatch.setattr(Evaluation, part_of_evaluation, lambda *_: {})
 
     def run(name, world, until):
         def processes():
