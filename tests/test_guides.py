@@ -44,6 +44,7 @@ COMMANDS = [(page, command) for page in PAGES for command in commands(page)]
 NOT_HERE = re.compile(
     r"--multi_gpu|torchrun|push_to_hub|hf auth|^make |microsoft/|facebook/|uoft-cs/|import_checkpoint|imported/"
     r"|reproduce\.py|resnet50|recipes/configs/.*cifar10|runs/tuned"
+    r"|nodes\.yaml|sbatch|shards/|pip install|recipes/experiments/|benchmark\.py"
 )
 
 
