@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .coordinates import normal_scores, standardize, whitener
+from .coordinates import normal_scores, standardize, varying, whitener
 from .pairs import check_pairs
 from .result import MIEstimate
 
@@ -37,14 +37,14 @@ class Gaussian:
         Raises UserError for unusable pairs, two or fewer per dimension, and views of which one determines the other.
         """
         check_pairs(z_a, z_b, least=8)
-        a, b = (self.prepare(z.detach().double()) for z in (z_a, z_b))
-        a, b = (z[:, z.std(0) > 0] for z in (standardize(z)(z) for z in (a, b)))
+        a, b = (z.detach()[:, varying(z.detach())].double() for z in (z_a, z_b))
         n, dimensions = len(a), a.shape[1] + b.shape[1]
         if not (a.shape[1] and b.shape[1]):
             raise UserError("the embeddings of one side are all the same: there is nothing to correlate")
         if n <= 2 * dimensions:  # fewer leave more error than information, after minutes of eigenvalues
             raise UserError(f"correlations of {dimensions} dimensions need more than {2 * dimensions} pairs, not {n}")
-        a, b = (whitener(z)(z) for z in (a, b))
+        a, b = (self.prepare(z) for z in (a, b))
+        a, b = (whitener(z)(z) for z in (standardize(z)(z) for z in (a, b)))
         ranks = a.shape[1], b.shape[1]
         left, rho, right = torch.linalg.svd(a.T @ b / (n - 1), full_matrices=False)
         if (rho > 1 - 1e-9).any():

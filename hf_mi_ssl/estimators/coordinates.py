@@ -13,16 +13,21 @@ _RANK = 1e-6  # directions whose variance is this small a part of the largest ar
 _FAR = 4.0  # standard deviations: further out a log-ratio that is quadratic would rule the marginal term
 
 
+def varying(z: Tensor) -> Tensor:
+    """Which dimensions of z (n, D) vary by more than rounding: bool (D,)."""
+    mean, std = z.double().mean(0), z.double().std(0)
+    return std > 1e-6 * (mean.abs() + std.max())
+
+
 def standardize(z: Tensor) -> Map:
     """(z − mean)/std of each dimension; dimensions that do not vary are silent."""
     z = z.double()
-    mean, std = z.mean(0), z.std(0)
-    return partial(_affine, mean=mean, matrix=torch.where(std > 1e-6 * (mean.abs() + std.max()), 1 / std, 0))
+    return partial(_affine, mean=z.mean(0), matrix=torch.where(varying(z), 1 / z.std(0), 0))
 
 
 def normal_scores(z: Tensor) -> Map:
     """Φ⁻¹(rank/(n + 1)) of each dimension, the rank taken among the rows z: marginals become Gaussian."""
-    return partial(_ranks, known=z.double().T.contiguous().sort(1).values)
+    return partial(_ranks, known=z.T.contiguous().sort(1).values)
 
 
 def whitener(z: Tensor) -> Map:
@@ -70,7 +75,7 @@ def _turned(z: Tensor, first: Map, rotation: Tensor) -> Tensor:
 
 
 def _ranks(z: Tensor, known: Tensor) -> Tensor:
-    z, order = z.double().T.contiguous().sort(1)  # in order they are found three times as fast
+    z, order = z.to(known.dtype).T.contiguous().sort(1)  # in order they are found three times as fast
     twice = torch.searchsorted(known, z) + torch.searchsorted(known, z, right=True)  # ties: the middle rank
     twice = torch.empty_like(twice).scatter_(1, order, twice)
     return torch.special.ndtri((twice.T.double() + 1) / (2 * known.shape[1] + 2))

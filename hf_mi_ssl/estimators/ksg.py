@@ -68,7 +68,8 @@ class KSG:
     def _local(self, a: Tensor, b: Tensor, rows: Tensor) -> Tensor:
         """ψ(n_a(i) + 1) + ψ(n_b(i) + 1) for the pairs i of `rows`."""
         to_a, to_b = (torch.cdist(z[rows], z, p=torch.inf) for z in (a, b))
-        reach = torch.maximum(to_a, to_b).kthvalue(self.neighbours + 1, keepdim=True).values  # the nearest is itself
+        nearest = torch.maximum(to_a, to_b).topk(self.neighbours + 1, largest=False).values  # the first is itself
+        reach = nearest.amax(1, keepdim=True)
         if (reach == 0).any():
             raise UserError("KSG needs embeddings that have a density, but here pairs repeat exactly: use a critic")
         return sum(torch.special.digamma((to < reach).sum(1).double()) for to in (to_a, to_b))

@@ -12,6 +12,7 @@ from statistics import fmean, stdev
 
 from ..configuration import MISSLConfig
 from .causes import likely_cause
+from .growth import standard_error
 
 STOPPING = ("complete_collapse", "dimensional_collapse", "diverging")  # what `--stop_on_collapse` stops
 COLLAPSE = ("complete_collapse", "dimensional_collapse", "information_loss")
@@ -21,7 +22,6 @@ _WARM_UP = 0.02
 _LONG = 100  # the largest norm over the median: at most 9 in healthy runs, 34 in a line, 250 and more in runaway ones
 _WINDOW, _FEWEST = 100, 10  # steps of the objective that stand for an evaluation, at most and at least
 _OPENING = 20  # steps that stand for its start
-_Z95 = 1.959964
 _CALIBRATED = "eval/mi/cos_dv_calibrated"
 _LOG_PARTITIONS = {"exact", "row_wise", "info_nce", "info_nce_of_targets", "nt_xent", "decoupled", "queue",
                    "prototype_partition"}  # fmt: skip
@@ -69,8 +69,8 @@ class History:
 
     def errors(self, key: str) -> list[float]:
         """The standard errors of an estimate, from its intervals: the first of all, then those after the warm-up."""
-        low, high = ([self.first[f"{key}/{end}"], *self.seen[f"{key}/{end}"]] for end in ("low", "high"))
-        return [(b - a) / (2 * _Z95) for a, b in zip(low, high)]
+        found = ([self.first[f"{key}{end}"], *self.seen[f"{key}{end}"]] for end in ("", "/low", "/high"))
+        return [standard_error(*one) for one in zip(*found)]
 
 
 def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:

@@ -57,15 +57,15 @@ def growth_verdicts(records: Iterable[Mapping], errors: Mapping[str, float], col
         key = f"eval/{name}"
         values = [r[key] for r in evaluations if key in r]
         if len(values) > 1:
-            ends = [standard_error(r, key) for r in evaluations if key in r]
+            ends = [standard_error(r[key], r[f"{key}/low"], r[f"{key}/high"]) for r in evaluations if key in r]
             error = errors.get(name, math.hypot(ends[0], ends[-1]))
             verdicts[name] = _verdict(values, error, ends[-1], name in errors, collapsed)
     return verdicts
 
 
-def standard_error(record: Mapping, key: str) -> float:
-    """Of an estimate, in nats, from its interval, one side of which may be cut (at 0, at log n)."""
-    return max(record[f"{key}/high"] - record[key], record[key] - record[f"{key}/low"]) / _Z95
+def standard_error(value: float, low: float, high: float) -> float:
+    """Of an estimate, in nats, from its 95 % interval, one side of which may be cut (at 0, at log n)."""
+    return max(high - value, value - low) / _Z95
 
 
 def _verdict(values: list[float], error: float, of_end: float, paired: bool, collapsed: bool) -> dict:
