@@ -18,27 +18,13 @@ import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from accelerate import PartialState
-
-from hf_mi_ssl.data import Part, open_train_and_held_out
-from hf_mi_ssl.encoders import load_encoder
 from hf_mi_ssl.errors import UserError
-from hf_mi_ssl.evaluation import accuracy_interval, input_of, selection_split
-from hf_mi_ssl.hub import export_encoder, update_card, write_evidence
-from hf_mi_ssl.training import (
-    DATA_FLAGS,
-    DownstreamParser,
-    classes_of,
-    data_of,
-    default_output_dir,
-    evidence_of,
-    fine_tune,
-    parse_arguments,
-    run_downstream,
-    score,
-)
-from hf_mi_ssl.views import ViewRecipe
+from hf_mi_ssl.training import DATA_FLAGS, DownstreamParser, default_output_dir, parse_arguments, run_downstream
+
+if TYPE_CHECKING:
+    from hf_mi_ssl.data import Part
 
 CARD = Path(__file__).resolve().parent.parent / "model_cards" / "pretraining_card.md"
 CROPS_AND_FLIPS = {"crop_scale": (0.08, 1.0), "jitter_probability": 0.0, "grayscale": 0.0}
@@ -68,6 +54,16 @@ def parse():
 
 def main() -> None:
     own, left = parse()
+    # What takes seconds to import, now that the arguments are known to be right.
+    from accelerate import PartialState
+
+    from hf_mi_ssl.data import open_train_and_held_out
+    from hf_mi_ssl.encoders import load_encoder
+    from hf_mi_ssl.evaluation import accuracy_interval, input_of, selection_split
+    from hf_mi_ssl.hub import export_encoder, update_card, write_evidence
+    from hf_mi_ssl.training import classes_of, data_of, evidence_of, fine_tune, score
+    from hf_mi_ssl.views import ViewRecipe
+
     encoder, images = load_encoder(own.model), input_of(own.model)
     args = parse_arguments(left, __doc__, image_size=images.pop("size", 224))
     output = Path(own.output_dir or f"{Path(default_output_dir(own.model))}-finetuned")
@@ -84,7 +80,7 @@ def main() -> None:
     settings = {"freeze_encoder": own.freeze_encoder, "batch_size": own.per_device_train_batch_size, "seed": args.seed}
     settings |= {"weight_decay": own.weight_decay, "output_dir": str(output)}
 
-    def fit(part: Part, learning_rate: float, epochs: int):
+    def fit(part: "Part", learning_rate: float, epochs: int):
         rest = settings | {"learning_rate": learning_rate, "num_train_epochs": epochs}
         return fine_tune(encoder, part, classes, names, recipe, **rest)
 

@@ -13,14 +13,7 @@ import math
 import sys
 from pathlib import Path
 
-import torch
-
-from hf_mi_ssl import metrics
-from hf_mi_ssl.counter import permutation
-from hf_mi_ssl.encoders import load_encoder
 from hf_mi_ssl.errors import UserError
-from hf_mi_ssl.evaluation import input_of, represent_splits
-from hf_mi_ssl.hub import update_card, write_evidence
 from hf_mi_ssl.training import (
     DownstreamParser,
     data_of,
@@ -41,6 +34,15 @@ def main() -> None:
     own, left = parser.parse()
     if own.k < 1 or not own.temperature > 0:
         raise UserError(f"--k {own.k} and --temperature {own.temperature:g} must be above 0")
+    # What takes seconds to import, now that the arguments are known to be right.
+    import torch
+
+    from hf_mi_ssl import metrics
+    from hf_mi_ssl.counter import permutation
+    from hf_mi_ssl.encoders import load_encoder
+    from hf_mi_ssl.evaluation import input_of, represent_splits
+    from hf_mi_ssl.hub import update_card, write_evidence
+
     encoder, images = load_encoder(own.model), input_of(own.model)
     size = images.pop("size", 224)
     args = parse_arguments(left, __doc__, image_size=size, output_dir=default_output_dir(own.model))

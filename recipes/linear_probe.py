@@ -14,12 +14,6 @@ rate or the penalty that was `chosen`, those of other seeds beside each other.
 import sys
 from pathlib import Path
 
-import torch
-
-from hf_mi_ssl import metrics
-from hf_mi_ssl.encoders import load_encoder
-from hf_mi_ssl.evaluation import input_of, represent_splits
-from hf_mi_ssl.hub import update_card, write_evidence
 from hf_mi_ssl.training import (
     DownstreamParser,
     data_of,
@@ -34,6 +28,14 @@ CARD = Path(__file__).resolve().parent.parent / "model_cards" / "pretraining_car
 
 def main() -> None:
     own, left = DownstreamParser(__doc__).parse()
+    # What takes seconds to import, now that the arguments are known to be right.
+    import torch
+
+    from hf_mi_ssl import metrics
+    from hf_mi_ssl.encoders import load_encoder
+    from hf_mi_ssl.evaluation import input_of, represent_splits
+    from hf_mi_ssl.hub import update_card, write_evidence
+
     encoder, images = load_encoder(own.model), input_of(own.model)
     size = images.pop("size", 224)
     args = parse_arguments(left, __doc__, image_size=size, output_dir=default_output_dir(own.model))

@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 
 from hf_mi_ssl.errors import UserError
-from hf_mi_ssl.hub import check_hub, publish, render_card
-from hf_mi_ssl.hub.evidence import read_object
 from hf_mi_ssl.training import RecipeParser, run_downstream
 
 CARD = Path(__file__).resolve().parent.parent / "model_cards" / "pretraining_card.md"
@@ -23,6 +21,10 @@ def main() -> int:
     parser.add_argument("--hub_model_id", help="repository to push to, OWNER/NAME; default: what the run was told")
     parser.add_argument("--hub_private_repo", action="store_true", help="make it private")
     args = parser.parse_args()
+    # What takes seconds to import, now that the arguments are known to be right.
+    from hf_mi_ssl.hub import check_hub, publish, render_card
+    from hf_mi_ssl.hub.evidence import read_object
+
     if not (args.run_dir / "results.json").is_file():
         raise UserError(f"{args.run_dir} holds no finished run: results.json is missing")
     arguments = read_object(args.run_dir / "training_args.json")

@@ -13,26 +13,19 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from accelerate.utils import tqdm
-
 from hf_mi_ssl.errors import UserError
-from hf_mi_ssl.evaluation.coordinates import own_coordinates, target_whiteness
-from hf_mi_ssl.evaluation.saved import embed_held_out
-from hf_mi_ssl.evaluation.surrogate_report import surrogate_figure, surrogate_table
-from hf_mi_ssl.evaluation.surrogates import surrogate_rows
-from hf_mi_ssl.training import (
-    PretrainingArguments,
-    RecipeParser,
-    data_of,
-    parse_arguments,
-    run_downstream,
-    write_json,
-)
+from hf_mi_ssl.training import PretrainingArguments, RecipeParser, data_of, parse_arguments, run_downstream
 
 
 def report(name: str, n: int, args: PretrainingArguments) -> dict:
     """The rows of every coordinates, the row's own coordinates and temperatures, and how white a predictor's target
     is."""
+    from accelerate.utils import tqdm
+
+    from hf_mi_ssl.evaluation.coordinates import own_coordinates, target_whiteness
+    from hf_mi_ssl.evaluation.saved import embed_held_out
+    from hf_mi_ssl.evaluation.surrogates import surrogate_rows
+
     model, found, split = embed_held_out(name, data_of(name, args), args.views, args.image_size, n, args.seed)
     a, b = (found[f"{'z' if 'z_a' in found else 'h'}_{side}"] for side in "ab")
     b = found.get("t_b", b)  # a target with parameters of its own
@@ -71,6 +64,10 @@ def main() -> int:
     given = parse_arguments(left, __doc__)  # --seed, the data and the views
     if args.n < 32:
         raise UserError(f"--n {args.n} is too few pairs to compare marginal terms on: give at least 32")
+    # What takes seconds to import, now that the arguments are known to be right.
+    from hf_mi_ssl.evaluation.surrogate_report import surrogate_figure, surrogate_table
+    from hf_mi_ssl.training import write_json
+
     found = report(args.model, args.n, given)
     title = f"surrogates of the marginal term on {given.dataset_name}, {found['split']}, in {args.model}"
     text = f"{title}\n\n{surrogate_table(found['rows'], found['own'])}"

@@ -18,13 +18,15 @@ except SystemExit as stop:
     print("exit", stop.code or 0)
 print("slow:", *(name for name in ("torch", "accelerate", "datasets", "timm") if name in sys.modules))
 """
-RECIPES = ("pretrain_sdmi.py", "pretrain_jmi.py")
+PRETRAINING = ("pretrain_sdmi.py", "pretrain_jmi.py")
+MEASURING = ("knn.py", "linear_probe.py", "finetune.py", "surrogate_report.py")
 
 
 @pytest.mark.parametrize(
     ("argv", "code", "said"),
     [
-        *(([f"recipes/{recipe}", "--help"], 0, "--gradient_accumulation_steps") for recipe in RECIPES),
+        *(([f"recipes/{recipe}", "--help"], 0, "--gradient_accumulation_steps") for recipe in PRETRAINING),
+        *(([f"recipes/{recipe}", "--help"], 0, "--model MODEL") for recipe in MEASURING),
         (["recipes/pretrain_sdmi.py", "--metod", "sdmi"], 2, "did you mean --method?"),
         (["recipes/pretrain_sdmi.py", "--seed", "one"], 2, "invalid int value"),
         (["recipes/pretrain_jmi.py", "--method", "simclear"], 2, "did you mean 'simclr'?"),
