@@ -132,6 +132,20 @@ def test_webdataset_shards(tmp_path, labels):
         assert other.labels.tolist() == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("where", ["data_files", "data_dir"])
+def test_a_tar_that_is_cut_off_anywhere_is_not_read_as_a_shorter_one(tmp_path, where):
+    files = write_shards(tmp_path / "shards", "tar", (3, 2))
+    last = tmp_path / "shards" / "001.tar"
+    whole = last.read_bytes()
+    content = len(whole.rstrip(bytes(1)))
+    place = {"data_files": {"train": files}} if where == "data_files" else {"data_dir": str(tmp_path / "shards")}
+    assert len(load_corpus("webdataset", split="train", **place)) == 5
+    for end in (0, 100, *range(512, content, 512), content):
+        last.write_bytes(whole[:end])
+        with pytest.raises(UserError, match=r"001\.tar is cut off: .*; fetch or pack it again"):
+            load_corpus("webdataset", split="train", **place)
+
+
 def test_string_labels_have_the_same_ids_in_every_split(tmp_path):
     files = {
         split: write_parquet(tmp_path / f"{split}.parquet", {"image": [cell(1)] * len(kinds), "kind": kinds})

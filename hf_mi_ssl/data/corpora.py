@@ -131,8 +131,20 @@ def _arguments(
         if folders is not None:
             folders = sorted({os.path.dirname(os.path.abspath(file)) for file in files})
     elif name in ("parquet", "webdataset"):
-        folders = [data_dir]
+        folders, files = [data_dir], glob(f"{data_dir}/**", recursive=True)
+    if name == "webdataset" and local:
+        _check_ends(file for file in files if file.endswith(".tar") and os.path.isfile(file))
     return {"path": name, "data_files": data_files, "data_dir": data_dir}, folders
+
+
+def _check_ends(tars: Iterable[str]) -> None:
+    """Raises `UserError` for a tar without the zeros at its end: cut off between two of its files, it would be read
+    as a shorter one without a word."""
+    for tar in tars:
+        with open(tar, "rb") as file:
+            file.seek(-min(512, file.seek(0, os.SEEK_END)), os.SEEK_END)
+            if file.read() != bytes(512):
+                raise UserError(f"{tar} is cut off: the end of the archive is missing; fetch or pack it again")
 
 
 def _load(name: str, arguments: Mapping[str, object]) -> Mapping:
