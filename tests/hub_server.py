@@ -190,6 +190,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def route(self, path: str, body: bytes):
         hub = self.server
+        path = re.sub(r"^/(api/)?datasets/", lambda of: "/api/models/" if of[1] else "/", path)  # one kind for both
         if found := re.fullmatch(r"/large/([0-9a-f]{64})", path):  # addressed by content, needs no token
             return self.large(found[1], body)
         if path == "/api/validate-yaml":

@@ -39,7 +39,6 @@ def shards(tmp_path_factory):
 
 def opened(shards, kind="tar", num_workers=0, **more):
     return open_train_and_held_out(
-        dataset_name=KINDS.get(kind, "webdataset"),
         train_split="train",
         eval_split=None,
         image_size=6,
@@ -47,7 +46,9 @@ def opened(shards, kind="tar", num_workers=0, **more):
         device=torch.device("cpu"),
         num_workers=num_workers,
         streaming=True,
-        **{"data_files": {"train": shards[kind]}, "shuffle_buffer_size": 8, "max_bad_fraction": 0.1} | more,
+        **{"dataset_name": KINDS.get(kind, "webdataset"), "data_files": {"train": shards[kind]}}
+        | {"shuffle_buffer_size": 8, "max_bad_fraction": 0.1}
+        | more,
     )
 
 
