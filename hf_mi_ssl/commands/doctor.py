@@ -70,10 +70,10 @@ def diagnose(
     config = config_class.from_method(args.method, encoder_config=encoder, **args.columns)
     with torch.device("meta"):  # shapes alone: no memory, no time
         model = model_class(config)
-    train = None
+    train = held = None
     if num_images is None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        train, _ = open_train_and_held_out(**args.data_arguments(), device=device)
+        train, held = open_train_and_held_out(**args.data_arguments(), device=device)
         num_images = len(train)
     try:
         plan = Plan(args, num_images, num_processes)
@@ -84,7 +84,7 @@ def diagnose(
         return [Finding("recipe", "error", str(error))]
     if train is None or not trial:
         return [*found, memory(subject)]
-    return [*found, *findings(try_steps(args, plan, train, model_class, config), plan)]
+    return [*found, *findings(try_steps(args, plan, train, held, model_class, config), plan)]
 
 
 def table(found: list[Finding]) -> str:

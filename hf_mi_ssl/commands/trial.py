@@ -12,6 +12,7 @@ import torch
 from ..data import Part, training_batches
 from ..distributed import globalize_batch_norm
 from ..encoders import load_encoder
+from ..evaluation import Evaluation
 from ..training import (
     Plan,
     PretrainingArguments,
@@ -30,17 +31,21 @@ STEPS = 10
 
 @dataclass(frozen=True)
 class Trial:
-    """What the steps took: seconds of each, the share of them that waited for images, bytes at the
-    peak, and in all."""
+    """What the steps took: seconds of each and of an evaluation, the share of them that waited for images, bytes at
+    the peak, and in all."""
 
     seconds: list[float]
+    evaluation: float
     waiting: float
     peak: int
     available: int
 
 
-def try_steps(args: PretrainingArguments, plan: Plan, train: Part, model_class, config, steps: int = STEPS) -> Trial:
-    """Take one step to measure memory and `steps` to measure time, on this process's share of the batches."""
+def try_steps(
+    args: PretrainingArguments, plan: Plan, train: Part, held: Part, model_class, config, steps: int = STEPS
+) -> Trial:
+    """Take one step to measure memory, `steps` to measure time, on this process's share of the batches, and one
+    evaluation."""
     with tempfile.TemporaryDirectory() as scratch:
         own = copy.copy(args)
         own.output_dir, own.report_to, own.resume_from_checkpoint = scratch, "none", None
@@ -51,7 +56,8 @@ def try_steps(args: PretrainingArguments, plan: Plan, train: Part, model_class, 
     model.check_images(args.image_size, args.local_view_size, args.per_device_train_batch_size)
     takes_turns = hasattr(model, "phases_at")  # SDMI
     network, optimizer = accelerator.prepare(model, build_optimizer(model, args))
-    views = RandomViews(view_recipes(args.views, args.image_size), args.seed, args.local_views, args.local_view_size)
+    recipes = view_recipes(args.views, args.image_size)
+    views = RandomViews(recipes, args.seed, args.local_views, args.local_view_size)
     count = (1 + steps) * plan.accumulation
     batches = training_batches(train, range(count), plan.global_batch, args.seed, 0, plan.num_processes)
 
@@ -80,7 +86,10 @@ def try_steps(args: PretrainingArguments, plan: Plan, train: Part, model_class, 
         started = time.perf_counter()
         waited.append(step(number))
         seconds.append(time.perf_counter() - started)
-    return Trial(seconds, fmean(waited) / fmean(seconds), peak, _available(accelerator.device))
+    evaluation, started = Evaluation(train, held, recipes, args.seed), time.perf_counter()
+    evaluation.track(model.branches)
+    evaluating = time.perf_counter() - started
+    return Trial(seconds, evaluating, fmean(waited) / fmean(seconds), peak, _available(accelerator.device))
 
 
 def _peak(device: torch.device, model, optimizer, step) -> int:
@@ -131,8 +140,11 @@ def findings(trial: Trial, plan: Plan) -> list[Finding]:
     else:
         found.append(Finding("speed", "ok", text))
 
-    times = [plan.steps * seconds for seconds in (fmean(trial.seconds), min(trial.seconds), max(trial.seconds))]
-    text = "{} ({} to {})".format(*map(duration, times)) + f" for {plan.steps:,} steps, evaluations not counted"
+    evaluations = sum(map(plan.evaluates, range(1 + plan.steps)))
+    rest = evaluations * trial.evaluation
+    times = [plan.steps * one + rest for one in (fmean(trial.seconds), min(trial.seconds), max(trial.seconds))]
+    text = "{} ({} to {})".format(*map(duration, times)) + f" for {plan.steps:,} steps and {evaluations:,} evaluations "
+    text += f"of {duration(trial.evaluation)}, and what is measured at the end"
     long = times[0] > 14 * 86400
     way = "a smaller encoder, fewer epochs, more processes, or --mixed_precision bf16" if long else ""
     return [*found, Finding("time", "warning" if long else "ok", text, way)]
