@@ -143,8 +143,8 @@ def findings(trial: Trial, plan: Plan) -> list[Finding]:
     evaluations = sum(map(plan.evaluates, range(1 + plan.steps)))
     rest = evaluations * trial.evaluation
     times = [plan.steps * one + rest for one in (fmean(trial.seconds), min(trial.seconds), max(trial.seconds))]
-    text = "{} ({} to {})".format(*map(duration, times)) + f" for {plan.steps:,} steps and {evaluations:,} evaluations "
-    text += f"of {duration(trial.evaluation)}, and what is measured at the end"
+    text = "{} ({} to {})".format(*map(duration, times)) + f" for {plan.steps:,} steps and {evaluations:,} evaluations"
+    text += f" of {duration(trial.evaluation)}, without what is measured at the end"
     long = times[0] > 14 * 86400
     way = "a smaller encoder, fewer epochs, more processes, or --mixed_precision bf16" if long else ""
     return [*found, Finding("time", "warning" if long else "ok", text, way)]
