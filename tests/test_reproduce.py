@@ -1,6 +1,6 @@
 """The matrix of runs: what it declares, what is run and what is not, and a table that is made of files."""
 
-import importlib.util
+import itertools
 import json
 import os
 import signal
@@ -19,15 +19,15 @@ from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.methods import METHODS
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+sys.path.append(str(RECIPES))
+
+import reproduce  # noqa: E402
+from reproducing import running  # noqa: E402
+from reproducing.evidence import collect  # noqa: E402
+from reproducing.matrix import declared_runs, read_matrix  # noqa: E402
+from reproducing.page import render  # noqa: E402
+
 SMALL = {"name": "small", "methods": ["jmi", "simsiam", "sdmi"], "first": ["sdmi"], "datasets": {"shapes": {}}}
-
-
-@pytest.fixture
-def reproduce():
-    spec = importlib.util.spec_from_file_location("reproduce", RECIPES / "reproduce.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def matrix_file(tmp_path, **more) -> Path:
@@ -36,15 +36,15 @@ def matrix_file(tmp_path, **more) -> Path:
     return path
 
 
-def runs_of(module, tmp_path, **more):
-    return module.declared_runs(module.read_matrix(matrix_file(tmp_path, **more)), tmp_path / "runs")
+def runs_of(tmp_path, **more):
+    return declared_runs(read_matrix(matrix_file(tmp_path, **more)), tmp_path / "runs")
 
 
 # What a matrix declares
 
 
-def test_a_matrix_is_its_methods_times_data_sets_times_seeds_the_first_ones_first(reproduce, tmp_path):
-    runs = runs_of(reproduce, tmp_path, datasets={"a": {"image_size": 32}, "b": None}, seeds=[0, 7])
+def test_a_matrix_is_its_methods_times_data_sets_times_seeds_the_first_ones_first(tmp_path):
+    runs = runs_of(tmp_path, datasets={"a": {"image_size": 32}, "b": None}, seeds=[0, 7])
     methods = ["sdmi", "jmi", "simsiam"]
     expected = [f"{dataset}/{method}-seed{seed}" for seed in (0, 7) for dataset in "ab" for method in methods]
     assert [run.name for run in runs] == expected
@@ -56,16 +56,32 @@ def test_a_matrix_is_its_methods_times_data_sets_times_seeds_the_first_ones_firs
     assert runs[-1].args.image_size == 64
 
 
-def test_without_methods_a_matrix_has_every_row(reproduce, tmp_path):
-    methods = [run.method for run in runs_of(reproduce, tmp_path, methods=None, first=["jmi"])]
+def test_first_methods_may_have_more_seeds_and_then_all_of_theirs_come_first(tmp_path):
+    runs = runs_of(tmp_path, first=["sdmi", "simsiam"], seeds={"first": [0, 1], "others": [5]})
+    expected = ["sdmi-seed0", "simsiam-seed0", "sdmi-seed1", "simsiam-seed1", "jmi-seed5"]
+    assert [run.name for run in runs] == [f"shapes/{name}" for name in expected]
+
+
+def test_a_fine_tune_is_declared_for_each_share_of_labels_with_flags_of_the_recipe(tmp_path):
+    declared = {"label_fractions": [0.01, 0.1], "learning_rate": ["3e-3", 1e-3], "num_train_epochs": 5}
+    run = runs_of(tmp_path, finetune=declared)[0]
+    assert run.finetunes[1] == {
+        "label_fraction": 0.1, "learning_rate": [0.003, 0.001], "num_train_epochs": [5],
+        "per_device_train_batch_size": 64, "weight_decay": 0.05, "freeze_encoder": False,
+    }  # fmt: skip
+    assert [one["label_fraction"] for one in run.finetunes] == [0.01, 0.1]
+
+
+def test_without_methods_a_matrix_has_every_row(tmp_path):
+    methods = [run.method for run in runs_of(tmp_path, methods=None, first=["jmi"])]
     assert methods[0] == "jmi"
     assert sorted(methods) == sorted(METHODS)
 
 
-def test_overrides_win_over_flags_and_columns_are_joined(reproduce, tmp_path):
+def test_overrides_win_over_flags_and_columns_are_joined(tmp_path):
     flags = {"learning_rate": "3e-3", "set": {"projection_size": 16, "temperature": 0.3}}
     overrides = {"jmi": {"learning_rate": 0.1, "set": {"temperature": 0.5, "marginal": {}}}}
-    sdmi, jmi, _ = runs_of(reproduce, tmp_path, flags=flags, overrides=overrides)
+    sdmi, jmi, _ = runs_of(tmp_path, flags=flags, overrides=overrides)
     assert (sdmi.args.learning_rate, jmi.args.learning_rate) == (0.003, 0.1)
     assert sdmi.args.columns == {"projection_size": 16, "temperature": 0.3}
     assert jmi.args.columns == {"projection_size": 16, "temperature": 0.5, "marginal": {}}
@@ -78,26 +94,31 @@ def test_overrides_win_over_flags_and_columns_are_joined(reproduce, tmp_path):
         ({"first": ["simsam"]}, "did you mean 'simsiam'?"),
         ({"overrides": {"jmy": {}}}, "did you mean 'jmi'?"),
         ({"method": ["jmi"]}, "did you mean 'methods'?"),
-        ({"seeds": 3}, "`seeds` must be a list"),
+        ({"seeds": 3}, "`seeds` must be a list or a dict"),
+        ({"seeds": {"first": [0]}}, "{first: [0, 1, 2], others: [0]}"),
+        ({"finetune": {"label_fraction": 0.1}}, "did you mean 'label_fractions'?"),
+        ({"finetune": {"label_fractions": [10]}}, "label_fractions lie in (0, 1], got 10"),
+        ({"finetune": {"label_fractions": [0.1], "weight_decay": "much"}}, "weight_decay must be a float"),
         ({"datasets": None}, "at least `name` and `datasets`"),
         ({"flags": {"lerning_rate": 1}}, "did you mean --learning_rate?"),
         ({"flags": {"set": {"temprature": 1}}}, "shapes/sdmi-seed0: unknown"),
         ({"flags": {"seed": 1}}, "seed follows from a run's place"),
     ],
 )
-def test_a_mistake_in_a_matrix_is_found_before_anything_runs(reproduce, tmp_path, more, said):
+def test_a_mistake_in_a_matrix_is_found_before_anything_runs(tmp_path, more, said):
     with pytest.raises(UserError) as error:
-        runs_of(reproduce, tmp_path, **more)
+        runs_of(tmp_path, **more)
     assert said in str(error.value)
 
 
 @pytest.mark.parametrize("path", sorted((RECIPES / "reproduce").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_matrix_is_understood_and_has_its_rows_or_all(reproduce, path, tmp_path):
-    matrix = reproduce.read_matrix(path)
-    runs = reproduce.declared_runs(matrix, tmp_path, ["train=a.parquet", "test=b.parquet"])
+def test_every_matrix_is_understood_and_has_its_rows_or_all(path, tmp_path):
+    matrix = read_matrix(path)
+    files = ["train=a.parquet", "test=b.parquet"] if len(matrix["datasets"]) == 1 else None
+    runs = declared_runs(matrix, tmp_path, files)
     assert {run.method for run in runs} == set(yaml.safe_load(path.read_text()).get("methods", METHODS))
     assert matrix["name"] == path.stem
-    assert all(run.args.files == {"train": "a.parquet", "test": "b.parquet"} for run in runs)
+    assert not files or all(run.args.files == {"train": "a.parquet", "test": "b.parquet"} for run in runs)
     assert all(run.args.dataset_name == "parquet" for run in runs)
 
 
@@ -149,10 +170,10 @@ def results_of(knn: float, **more) -> dict:
 
 
 @pytest.fixture
-def command(reproduce, tmp_path, monkeypatch):
+def command(tmp_path, monkeypatch):
     """The command with the stand-in for recipes; returns its exit code."""
     monkeypatch.setenv("RESULTS", json.dumps(results_of(0.5)))
-    monkeypatch.setattr(reproduce, "ROOT", tmp_path)
+    monkeypatch.setattr(running, "RECIPES", tmp_path / "recipes")
     (tmp_path / "recipes").mkdir()
     for paradigm in ("sdmi", "jmi"):
         (tmp_path / "recipes" / f"pretrain_{paradigm}.py").write_text(RECIPE)
@@ -274,17 +295,23 @@ def write_run(run, knn: float, value: float, **more) -> None:
     (run.directory / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
+def page_of(matrix, runs, path) -> str:
+    return render(matrix, runs, collect(runs, path.parent / "evidence"), path, {})
+
+
 def table_of(page: str) -> list[str]:
-    return [line for line in page.splitlines() if line.startswith("|")][2:]
+    """The lines of the first table."""
+    lines = itertools.dropwhile(lambda line: not line.startswith("|"), page.splitlines())
+    return [*itertools.takewhile(lambda line: line.startswith("|"), lines)][2:]
 
 
-def test_the_table_is_what_the_files_say(reproduce, tmp_path):
+def test_the_table_is_what_the_files_say(tmp_path):
     path = matrix_file(tmp_path, notes="Two steps only.", overrides={"jmi": {"set": {"projection_size": 16}}})
-    matrix = reproduce.read_matrix(path)
-    sdmi, jmi, simsiam = reproduce.declared_runs(matrix, tmp_path / "runs")
+    matrix = read_matrix(path)
+    sdmi, jmi, simsiam = declared_runs(matrix, tmp_path / "runs")
     write_run(jmi, 0.5, 2.0)
     write_run(simsiam, 0.4, 1.0, timing={"train_seconds": 30, "images_per_second": 400.0})
-    page = reproduce.render(matrix, [sdmi, jmi, simsiam], path)
+    page = page_of(matrix, [sdmi, jmi, simsiam], path)
     assert table_of(page) == [
         "| pixels | | | | 25.0 (20.0 to 30.0) | — | | | | | | |",
         "| random encoder | | | | 30.0 (25.0 to 35.0) | — | | | | | | |",
@@ -308,39 +335,40 @@ def test_the_table_is_what_the_files_say(reproduce, tmp_path):
     (jmi.directory / "metrics.jsonl").unlink()
     write = results_of(0.5) | {"evaluations": [evaluation("knn_top1", 0.75, half=0.01)]}
     (jmi.directory / "results.json").write_text(json.dumps(write))
-    again = table_of(reproduce.render(matrix, [sdmi, jmi, simsiam], path))
+    again = table_of(page_of(matrix, [sdmi, jmi, simsiam], path))
     assert again[-1] == "| `jmi` | JMI | a bound | 1 of 1 | 75.0 (74.0 to 76.0) | — | — | — | — | — | 123 | 1.5 |"
     assert again[:-1] == table_of(page)[:-1]
 
 
-def test_several_seeds_are_a_mean_with_its_deviation_and_n(reproduce, tmp_path):
+def test_several_seeds_are_a_mean_with_its_deviation_and_n(tmp_path):
     path = matrix_file(tmp_path, methods=["jmi"], first=[], seeds=[0, 1, 2])
-    matrix = reproduce.read_matrix(path)
-    runs = reproduce.declared_runs(matrix, tmp_path / "runs")
+    matrix = read_matrix(path)
+    runs = declared_runs(matrix, tmp_path / "runs")
     for run, knn in zip(runs[:2], (0.4, 0.5)):
         write_run(run, knn, 2.0)
-    pixels, _, jmi = table_of(reproduce.render(matrix, runs, path))
+    pixels, _, jmi = table_of(page_of(matrix, runs, path))
     assert jmi.startswith("| `jmi` | JMI | a bound | 2 of 3 | 45.0 ± 7.1 (n = 2) | 61.0 ± 0.0 (n = 2) | 2.00 ± 0.00")
     assert "25.0 ± 0.0 (n = 2)" in pixels
 
 
-def test_the_command_names_files_given_on_the_command_line_without_their_place(reproduce, tmp_path):
+def test_the_command_names_files_given_on_the_command_line_without_their_place(tmp_path):
     path = matrix_file(tmp_path, methods=["jmi"], first=[])
-    matrix = reproduce.read_matrix(path)
+    matrix = read_matrix(path)
     files = [f"train={tmp_path}/a.parquet", f"test={tmp_path}/b.parquet"]
-    runs = reproduce.declared_runs(matrix, tmp_path / "runs", files)
+    runs = declared_runs(matrix, tmp_path / "runs", files)
     write_run(runs[0], 0.4, 2.0)
-    page = reproduce.render(matrix, runs, path)
+    page = page_of(matrix, runs, path)
     assert "--matrix matrix.yaml --data_files train=a.parquet test=b.parquet\n```\n" in page
     assert str(tmp_path) not in page
-    assert not reproduce.declared_runs(matrix, tmp_path / "runs")[0].changes()  # the data set from elsewhere
+    elsewhere = declared_runs(matrix, tmp_path / "runs")[0]  # the data set from the Hub
+    assert not elsewhere.changes(runs[0].args.to_dict())
 
 
 # As a user runs it
 
 
 @pytest.mark.slow
-def test_two_runs_of_the_recipes_make_a_table(reproduce, tmp_path, monkeypatch):
+def test_two_runs_of_the_recipes_make_a_table(tmp_path, monkeypatch):
     generator = np.random.default_rng(0)
     for split, n in (("train", 32), ("test", 16)):
         for label in range(2):
