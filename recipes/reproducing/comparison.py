@@ -15,12 +15,14 @@ NEEDS_LABELS = ("collapse/nc1",)
 DRAWS = 1000  # of the bootstrap
 
 
-def spread(values: Sequence[float], digits: int = 1) -> str:
-    """The mean; of several, with their standard deviation and number."""
+def spread(values: Sequence[float], digits: int = 1, number: bool = True) -> str:
+    """The mean; of several, with their standard deviation and their number."""
     if not values:
         return "—"
     text = f"{mean(values):.{digits}f}"
-    return f"{text} ± {stdev(values):.{digits}f} (n = {len(values)})" if len(values) > 1 else text
+    if len(values) > 1:
+        text += f" ± {stdev(values):.{digits}f}" + (f" (n = {len(values)})" if number else "")
+    return text
 
 
 def by_method(done: Iterable[Evidence]) -> dict[str, list[Evidence]]:
@@ -53,19 +55,26 @@ def at_compute(run: Evidence, key: str, operations: float) -> float | None:
 def cost_table(done: Sequence[Evidence]) -> str:
     """Each row's compute, and its tracked accuracies at the end and where it has spent the budget."""
     least = budget(done)
-    header = ["method", "passes that learn + others", "Mflop an image", "Tflop in all", "epochs that the budget pays"]
+    header = [
+        "method",
+        "seeds",
+        "passes that learn + others",
+        "Mflop an image",
+        "Tflop in all",
+        "epochs that the budget pays",
+    ]
     header += [f"{name}, %, at equal {equal}" for name in TRACKED for equal in ("epochs", "compute")]
     lines = [header, ["---"] * len(header)]
     for method, runs in by_method(run for run in done if run.cost).items():
         cost, total = runs[0].cost, spent(runs[0])
         epochs = runs[0].curve("epoch")[1]
-        cells = [f"`{method}`", f"{cost['learning_passes']:g} + {cost['other_passes']:g}"]
+        cells = [f"`{method}`", len(runs), f"{cost['learning_passes']:g} + {cost['other_passes']:g}"]
         cells += [f"{cost['flops'] / 1e6:.1f}", f"{total / 1e12:.1f}"]
         cells.append(f"{least / total * epochs[-1]:.1f} of {epochs[-1]:g}" if epochs else "—")
         for key in TRACKED.values():
             for operations in (None, least):
                 values = (at_compute(run, key, spent(run) if operations is None else operations) for run in runs)
-                cells.append(spread([100 * value for value in values if value is not None]))
+                cells.append(spread([100 * value for value in values if value is not None], number=False))
         lines.append(cells)
     return markdown(lines)
 
@@ -86,7 +95,8 @@ def label_free(done: Sequence[Evidence]) -> list[str]:
 
 def correlations(done: Sequence[Evidence], accuracy: str = "linear_top1") -> dict[str, tuple[float, float, float]]:
     """Spearman's rank correlation of each label-free measure with accuracy over rows, each the mean of its seeds, and
-    the 95 % interval of a bootstrap that draws rows, and seeds within them. Fewer than four rows have none."""
+    the ends of its 95 % interval, by a bootstrap that draws rows and seeds within them; the highest first. Fewer than
+    four rows, and measures that are the same for all, have none."""
     import pandas
 
     done = [run for run in done if run.measured(accuracy)]
@@ -97,6 +107,9 @@ def correlations(done: Sequence[Evidence], accuracy: str = "linear_top1") -> dic
     ]
     if len(groups) < 4:
         return {}
+    varies = [np.ptp([group[:, i].mean() for group in groups]) > 0 for i in range(len(names))]
+    names = [name for name, one in zip(names, varies) if one]
+    groups = [group[:, [*varies, True]] for group in groups]
     generator = np.random.default_rng(0)
 
     def ranked(rows: Iterable[np.ndarray]) -> np.ndarray:
@@ -111,10 +124,11 @@ def correlations(done: Sequence[Evidence], accuracy: str = "linear_top1") -> dic
         )
         for _ in range(DRAWS)
     ]
-    with np.errstate(all="ignore"):
-        low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=0)
-    found = {name: (float(v), float(a), float(b)) for name, v, a, b in zip(names, value, low, high)}
-    return {name: one for name, one in sorted(found.items(), key=lambda item: -item[1][0]) if np.isfinite(one).all()}
+    found = {}
+    for i, name in sorted(enumerate(names), key=lambda item: -value[item[0]]):
+        low, high = np.nanpercentile([one[i] for one in drawn], [2.5, 97.5])
+        found[name] = (float(value[i]), float(low), float(high))
+    return found
 
 
 def correlation_table(done: Sequence[Evidence]) -> str:

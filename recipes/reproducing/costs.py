@@ -16,8 +16,8 @@ CLASSES = {"sdmi": (SDMIConfig, SDMIForPreTraining), "jmi": (JMIConfig, JMIForPr
 
 def count_step(model: nn.Module, *views: Tensor | list[Tensor]) -> dict[str, float]:
     """Operations of a training step, forward and backward, and the passes of an image through an encoder in it: those
-    that learn, and those without gradient, which cost a third. Optimisers and targets that follow cost next to nothing
-    and are not counted."""
+    that learn, and those without gradient, which cost about a third. Optimisers and targets that follow cost next to
+    nothing and are not counted."""
     from torch.utils.flop_counter import FlopCounterMode
 
     passes: Counter[bool] = Counter()

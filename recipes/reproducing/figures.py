@@ -24,7 +24,10 @@ NEUTRAL = {
 }  # fmt: skip
 ROW_COLOURS = (*COLOURS[:5], "#D55E00", "#A6761D", "#8F7FD6")  # black would be lost on dark pages
 MARKERS = ("o", "s", "^", "v", "D", "P", "X", "*")
-LABELS = {"mi/cos_dv_calibrated": "MI of z, calibrated cos-DV (nats)", "mi_h/cos_dv_calibrated": "MI of h, the same"}
+LABELS = {
+    "mi/cos_dv_calibrated": "MI of z, calibrated cos-DV (nats)",
+    "mi_h/cos_dv_calibrated": "MI of h, calibrated cos-DV (nats)",
+}
 
 
 def style_of(method: str) -> dict[str, Any]:
@@ -48,21 +51,26 @@ def comparison_figure(done: Sequence[Evidence], path: Path) -> None:
 
     with matplotlib.rc_context(NEUTRAL):
         figure = Figure(figsize=(12, 9), dpi=100, layout="constrained")
-        compute, ranks, z, h = figure.subplots(2, 2).flat
+        upper, lower = figure.subfigures(2, 1)
+        compute, ranks = upper.subplots(1, 2)
+        axes = lower.subplots(1, 2, sharey=True)
         accuracy_against_compute(compute, done)
         rank_correlations(ranks, done)
-        for axis, name in ((z, "mi/cos_dv_calibrated"), (h, "mi_h/cos_dv_calibrated")):
+        for axis, name in zip(axes, LABELS):
             mi_against_accuracy(axis, done, name)
         handles = {}
-        for axis in (compute, z):
+        for axis in (compute, axes[0]):
             for handle, label in zip(*axis.get_legend_handles_labels()):
                 handles.setdefault(label, handle)
-        figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False)
+        columns = -(-len(handles) // 2)
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False)
         figure.savefig(path)
 
 
 def accuracy_against_compute(axis: Any, done: Sequence[Evidence], key: str = "linear") -> None:
     """The tracked accuracy of each row, the mean of its seeds, against the operations spent."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     for method, runs in by_method(run for run in done if spent(run)).items():
         curves = [run.curve(TRACKED[key]) for run in runs]
         length = min(len(steps) for steps, _ in curves)
@@ -78,24 +86,23 @@ def accuracy_against_compute(axis: Any, done: Sequence[Evidence], key: str = "li
         )  # fmt: skip
     axis.set(xlabel="operations spent (Tflop, log scale)", ylabel=f"tracked {key} accuracy (%)")
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
-    axis.xaxis.set_minor_formatter("{x:g}")
-    axis.tick_params(axis="x", which="minor", labelsize=7, labelcolor=GREY)
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.grid()
 
 
 def mi_against_accuracy(axis: Any, done: Sequence[Evidence], name: str, accuracy: str = "linear_top1") -> None:
-    """A mark for each run, and the name of each row at the mean of its seeds."""
+    """A mark for each run; rows without a colour of their own bear their names."""
     for method, runs in by_method(done).items():
         points = [(run.measured(name).get("value"), run.measured(accuracy).get("value")) for run in runs]
         points = [(x, 100 * y) for x, y in points if x is not None and y is not None]
         if points:
             style = style_of(method) | {"linestyle": "none"}
             axis.plot(*zip(*points), label=_label(method), markersize=8 if method in CANONICAL else 6, **style)
-            middle = tuple(mean(values) for values in zip(*points))
-            axis.annotate(
-                method, middle, xytext=(5, 4), textcoords="offset points", fontsize=8, color=style["color"], zorder=4
-            )
+            if _label(method) != method:  # the legend does not tell these apart
+                middle = tuple(mean(values) for values in zip(*points))
+                axis.annotate(method, middle, xytext=(5, 3), textcoords="offset points", fontsize=7, color=GREY)
     axis.set(xlabel=LABELS.get(name, name), ylabel="linear accuracy (%)")
     axis.margins(x=0.15, y=0.1)  # room for the names
     axis.grid()
@@ -106,7 +113,7 @@ def rank_correlations(axis: Any, done: Sequence[Evidence]) -> None:
         axis.set_axis_off()
         return
     for y, (value, low, high) in enumerate(found.values()):
-        axis.plot([low, high], [y, y], color=COLOURS[0], linewidth=3, alpha=0.45, solid_capstyle="butt")
+        axis.plot([low, high], [y, y], color=COLOURS[4], linewidth=3, alpha=0.6, solid_capstyle="butt")
         axis.plot(value, y, "o", color=COLOURS[0], markersize=5)
     axis.set_yticks(range(len(found)), list(found), fontsize=8)
     axis.set(ylim=(len(found) - 0.5, -0.5), xlim=(-1.05, 1.05), xlabel="Spearman's ρ with linear accuracy, 95 %")
