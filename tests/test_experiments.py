@@ -127,7 +127,7 @@ def test_images_are_compared_seed_by_seed_with_the_mean_of_the_established_metho
             write_evidence(found, tmp_path / "cifar10_cpu" / "d" / f"{method}-seed{seed}.json")
     claims = module.claims_of("d", module.images(tmp_path)["shapes, `cifar10_cpu`"])
     assert [(claim.found.value, claim.found.n, claim.verdict) for claim in claims[:1]] == [
-        (pytest.approx(0.065), 3, "held")  # 0.05, 0.065, 0.08
+        (pytest.approx(0.06), 3, "held")  # 0.05, 0.06, 0.07
     ]
     assert [claim.verdict for claim in claims[1:]] == ["cannot tell"] * 3  # no `jmi`, no curves
 

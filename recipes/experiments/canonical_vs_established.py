@@ -197,7 +197,7 @@ def toy_table(done: Done, methods: Sequence[str]) -> str:
         rows.append(
             [
                 f"`{method}`",
-                spent["passes"],
+                f"{spent['passes']:g}",
                 f"{spent['flops'] / 1e6:.1f}",
                 *(mean_interval(list(one.values())) for one in found),
             ]

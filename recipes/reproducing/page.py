@@ -40,6 +40,10 @@ def render(matrix: dict, runs: list[Run], done: list[Evidence], path: Path, figu
             facts.setdefault(key, {}).setdefault(text, []).append(run.name)
     finetunes = {row["label_fraction"]: row["name"] for run in done for row in run.finetunes}
     left = {run.name: run.state() for run in runs if run.name not in {one.name for one in done}}
+    finetuned = {one.name: len(one.finetunes) for one in done}
+    for run in runs:
+        if missing := len(run.finetunes) - finetuned.get(run.name, len(run.finetunes)):
+            left[run.name] = f"{missing} of {len(run.finetunes)} fine-tunes"
     names = {
         "matrix": matrix, "path": path, "done": done, "left": left, "facts": facts, "figures": figures,
         "arguments": [key for key in defaults if key not in DECIDED], "finetunes": dict(sorted(finetunes.items())),
