@@ -564,9 +564,8 @@ def test_two_runs_of_the_recipes_make_a_table(tmp_path, monkeypatch):
              "set": {"projector_hidden_size": 32, "projection_size": 16}}  # fmt: skip
     data = {"dataset_name": "imagefolder", "data_dir": str(tmp_path / "images")}
     overrides = {"simsiam": {"set": {"predictor_hidden_size": 8}}}
-    matrix = matrix_file(
-        tmp_path, methods=["jmi", "simsiam"], first=[], datasets={"tiny": data}, flags=flags, overrides=overrides
-    )
+    more = {"flags": flags, "overrides": overrides, "finetune": {"label_fractions": [0.5], "num_train_epochs": 1}}
+    matrix = matrix_file(tmp_path, methods=["jmi", "simsiam"], first=[], datasets={"tiny": data}, **more)
     command = [sys.executable, str(RECIPES / "reproduce.py"), "--matrix", str(matrix), "--parallel", "2",
                "--output_dir", str(tmp_path / "runs"), "--results", str(tmp_path / "table.md")]  # fmt: skip
     environment = os.environ | {"ACCELERATE_USE_CPU": "1"}
@@ -582,6 +581,9 @@ def test_two_runs_of_the_recipes_make_a_table(tmp_path, monkeypatch):
     results = json.loads((tmp_path / "runs" / "small" / "tiny" / "jmi-seed0" / "results.json").read_text())
     knn = next(e for e in results["evaluations"] if e["name"] == "knn_top1" and e["encoder"] == "trained")
     assert f"| {100 * knn['value']:.1f} (" in table_of(page)[-1]
+    finetune = json.loads((tmp_path / "runs" / "small" / "tiny" / "jmi-seed0" / "finetune.json").read_text())
+    assert f"| {100 * finetune['evaluations'][0]['value']:.1f} (" in table_of(page)[-1]
+    assert "fine-tuned, 50 % of labels" in page
     assert str(tmp_path) not in page
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*") if path.is_file()}
     monkeypatch.setattr(sys, "argv", [*command[1:], "--table_only"])

@@ -159,7 +159,7 @@ def report(done: Done, args: Namespace) -> Report:
             0,
         )
     )
-    claims += [claim for name, runs in images(args.reproduced).items() for claim in claims_of(name, runs)]
+    claims += [claim for place, runs in images(args.reproduced).items() for claim in claims_of(*place, runs)]
     for name, measure in MEASURES.items():
         found = mean_interval(list(correlations(ends(done, "linear_h"), measure).values()))
         source = "literature" if name in ("RankMe", "alignment (minus)", "uniformity (minus)") else "ours"
@@ -220,16 +220,16 @@ def toy_table(done: Done, methods: Sequence[str]) -> str:
 
 
 @cache
-def images(directory: Path) -> dict[str, list[Evidence]]:
-    """What recipes/reproduce.py left of each matrix, by data set; nothing is trained here."""
-    runs = {name: read_all(directory / name) for name in MATRICES}
-    found: dict[str, list[Evidence]] = {}
-    for name, run in ((name, run) for name, some in runs.items() for run in some):
-        found.setdefault(f"{run.dataset}, `{name}`", []).append(run)
+def images(directory: Path) -> dict[tuple[str, str], list[Evidence]]:
+    """What recipes/reproduce.py left, by matrix and data set; nothing is trained here."""
+    found: dict[tuple[str, str], list[Evidence]] = {}
+    for name in MATRICES:
+        for run in read_all(directory / name):
+            found.setdefault((name, run.dataset), []).append(run)
     return found
 
 
-def claims_of(name: str, runs: Sequence[Evidence]) -> list[Claim]:
+def claims_of(matrix: str, dataset: str, runs: Sequence[Evidence]) -> list[Claim]:
     """Linear accuracy at equal epochs (of all held-out images), and at equal compute (tracked), against the mean of
     the established methods, seed by seed."""
     claims, least = [], comparison.budget(runs)
@@ -248,8 +248,8 @@ def claims_of(name: str, runs: Sequence[Evidence]) -> list[Claim]:
             if None not in (one[seed] for one in theirs)
         }
         text = (
-            f"on {name}, `{row}` is as good as the mean of {', '.join(rivals)} at equal {equal}: linear accuracy of "
-            "h, less theirs"
+            f"on {dataset} (`{matrix}`), `{row}` is as good as the mean of {', '.join(rivals)} at equal {equal}: "
+            "linear accuracy of h, less theirs"
         )
         claims.append(Claim(text, "paper", paired(mine, means), -MARGIN))
     return claims
@@ -262,12 +262,16 @@ def on_images(directory: Path) -> str:
             "## On images\n\nNot among these runs. `python recipes/reproduce.py --matrix "
             "recipes/reproduce/cifar10_cpu.yaml` makes them (it resumes), and their evidence is taken up here."
         )
-    parts = [
-        f"## On images: {name}\n\n{comparison.cost_table(runs)}\n\nAt equal compute a row is read where it has spent "
-        "what the cheapest of the table spends in all, on the line between the tracked evaluations around.\n\n"
-        + comparison.correlation_table(runs)
-        for name, runs in found.items()
-    ]
+    parts = []
+    for (matrix, dataset), runs in found.items():
+        parts += [
+            f"## On images: {dataset}",
+            comparison.cost_table(runs),
+            "At equal compute a row is read where it has spent what the cheapest of the table spends in all, on the "
+            "line between the tracked evaluations around. "
+            f"[The page of the matrix](../{matrix}.md) has MI, ranks and intervals.",
+            comparison.correlation_table(runs),
+        ]
     return "\n\n".join(parts)
 
 
@@ -291,9 +295,9 @@ def draw(done: Done, methods: Sequence[str], directory: Path):
     }
     drawing.points(third, found)
     third.set(title="rank correlation with accuracy", xlim=(-1.05, 1.05))
-    for axis, (name, runs) in zip(axes[0][3:], panels.items()):
-        mi_against_accuracy(axis, runs, "mi/cos_dv_calibrated")
-        axis.set(title=name)
+    for axis, ((matrix, dataset), runs) in zip(axes[0][3:], panels.items()):
+        mi_against_accuracy(axis, runs, "mi/cos_dv_calibrated", all_named=True)
+        axis.set(title=f"{dataset}, {matrix}")
     drawing.legend(figure, axes[0][:3])
     return figure
 

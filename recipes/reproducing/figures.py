@@ -89,23 +89,23 @@ def accuracy_against_compute(axis: Any, done: Sequence[Evidence], key: str = "li
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.grid()
+    axis.grid(True)
 
 
-def mi_against_accuracy(axis: Any, done: Sequence[Evidence], name: str, accuracy: str = "linear_top1") -> None:
-    """A mark for each run; rows without a colour of their own bear their names."""
+def mi_against_accuracy(axis: Any, done: Sequence[Evidence], name: str, all_named: bool = False) -> None:
+    """A mark for each run; rows without a colour of their own bear their names, or all rows, where no legend does."""
     for method, runs in by_method(done).items():
-        points = [(run.measured(name).get("value"), run.measured(accuracy).get("value")) for run in runs]
+        points = [(run.measured(name).get("value"), run.measured("linear_top1").get("value")) for run in runs]
         points = [(x, 100 * y) for x, y in points if x is not None and y is not None]
         if points:
             style = style_of(method) | {"linestyle": "none"}
             axis.plot(*zip(*points), label=_label(method), markersize=8 if method in CANONICAL else 6, **style)
-            if _label(method) != method:  # the legend does not tell these apart
+            if all_named or _label(method) != method:
                 middle = tuple(mean(values) for values in zip(*points))
                 axis.annotate(method, middle, xytext=(5, 3), textcoords="offset points", fontsize=7, color=GREY)
     axis.set(xlabel=LABELS.get(name, name), ylabel="linear accuracy (%)")
     axis.margins(x=0.15, y=0.1)  # room for the names
-    axis.grid()
+    axis.grid(True)
 
 
 def rank_correlations(axis: Any, done: Sequence[Evidence]) -> None:
