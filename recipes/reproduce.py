@@ -1,10 +1,11 @@
-"""Train a declared matrix of runs, methods × data sets × seeds on one budget, and write what came out into one table.
+"""Train a declared matrix of runs, methods × data sets × seeds on one budget, and write what came out into one page.
 
     python recipes/reproduce.py --matrix recipes/reproduce/cifar10_cpu.yaml \\
         --data_files train=train.parquet test=test.parquet --parallel 2
 
-Each run is a pre-training recipe with a directory of its own. The same command skips the runs that are done, continues
-those that were interrupted, and starts the rest. The table is made of the files of the runs and of nothing else.
+Each run is a pre-training recipe with a directory of its own, and the fine-tunes that the matrix declares. The same
+command skips what is done, continues what was interrupted, and starts the rest. The page is made of the files of the
+runs and of nothing else: they are kept beside it, compactly, in `evidence/`, and `--table_only` needs no more.
 """
 
 import signal
@@ -31,7 +32,7 @@ def main() -> int:
     parser.add_argument("--output_dir", type=Path, default=Path("runs/reproduce"), help="where the runs lie")
     parser.add_argument("--results", type=Path, help="file of the table; default: model_cards/results/<name>.md")
     parser.add_argument("--dry_run", action="store_true", help="list the runs and their states")
-    parser.add_argument("--table_only", action="store_true", help="write the table of what is done")
+    parser.add_argument("--table_only", action="store_true", help="write the page of what is done, or of its evidence")
     args = parser.parse_args()
     matrix = read_matrix(args.matrix)
     for name in args.methods or ():
