@@ -280,12 +280,10 @@ def test_every_guide_is_named_in_the_readme():
 def test_what_the_guides_say_of_results_is_in_the_results():
     """The numbers of the page that chooses a method, from the table that they were read from."""
     table = (ROOT / "model_cards" / "results" / "cifar10_cpu.md").read_text()
-    rows = {
-        cells[1].strip(" `"): cells for cells in (line.split("|") for line in table.splitlines()) if len(cells) == 14
-    }
-    knn = {name: float(rows[name][5].split()[0]) for name in METHODS}
-    rank = {name: float(rows[name][10]) for name in METHODS}
-    mi = {name: float(rows[name][8].split()[0]) for name in METHODS}
+    lines = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in table.splitlines() if "|" in line]
+    rows = {cells[0]: dict(zip(lines[0], cells)) for cells in lines if len(cells) == len(lines[0])}
+    columns = ("kNN, %", "RankMe of z", "held-out MI of z, nats")
+    knn, rank, mi = ({name: float(rows[name][one].split()[0]) for name in METHODS} for one in columns)
     assert all(48 <= knn[name] < 50 for name in ("jmi", "dcl", "align_uniform"))
     assert round(knn["sdmi_ema"]) == 47
     assert round(knn["sdmi"]) == 45

@@ -40,6 +40,7 @@ from hf_mi_ssl.nn.heads import Projector
 from hf_mi_ssl.training import write_json
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.append(str(ROOT / "recipes"))  # from here on, what recipes/reproduce.py is made of can be imported
 RESULTS = ROOT / "model_cards" / "results" / "paper"
 
 # The protocol of every toy run, fixed before any verdict was computed; an experiment says where it departs from it.
@@ -392,7 +393,10 @@ def parser_of(doc: str) -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="replicates; intervals need two")
     parser.add_argument("--tiny", action="store_true", help="a few steps, to try the code: says nothing")
     parser.add_argument("--report_only", action="store_true", help="write the report of what is done")
-    parser.add_argument("--reproduced", type=Path, help="directory of runs of recipes/reproduce.py, for its panels")
+    evidence = RESULTS.with_name("evidence")
+    parser.add_argument(
+        "--reproduced", type=Path, default=evidence, help="evidence of recipes/reproduce.py, by matrix"
+    )
     return parser
 
 

@@ -4,21 +4,21 @@
 
 Gaussian mixtures of 2 to 64 dimensions and pairs of renderings of the embedded corpus, whose MI is known: `sdmi` in
 turns (an E-step, an M-step), in blocks of 8 steps, in blocks of an epoch, with both gradients at once and no turns,
-and `jmi`. Panels of CIFAR-10 are of runs of recipes/reproduce.py: --reproduced runs/reproduce/cifar10_tracking_cpu.
+and `jmi`. Panels of CIFAR-10 are of the evidence of recipes/reproduce.py, of its matrix cifar10_tracking_cpu.
 """
 
 import itertools
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 import drawing
 from harness import STEPS, Done, Job, Replicates, last, main, over, replicates, train, truth_of
 from reporting import Claim, Interval, Report, mean_interval, paired, share_interval, table
+from reproducing.evidence import read_all
 
-from hf_mi_ssl.training import read_records
-
-NAME = "mi_tracking"
+NAME, MATRIX = "mi_tracking", "cifar10_tracking_cpu"
 EPOCH = 60  # steps of a block that stands for an epoch
 TOLERANCE = 0.02  # nats: a fall of no more is noise of the steps; about 1 % of what can be reached
 NEAR = 0.9  # the share of steps from which growth is called near-monotone
@@ -274,29 +274,22 @@ def images(done: Done) -> str:
     )
 
 
-def cifar_runs(directory) -> dict[str, list[dict]]:
-    """The evaluations of each run below a directory of recipes/reproduce.py."""
-    if directory is None:
-        return {}
-    found = {}
-    for path in sorted(directory.rglob("metrics.jsonl")):
-        records = [record for record in read_records(path) if "eval/mi/cos_dv" in record]
-        if len(records) > 2:
-            found[path.parent.name] = records
-    return found
+def cifar_runs(directory: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Steps and cos-DV of each run of the matrix that recipes/reproduce.py has left evidence of."""
+    found = {run.name.split("/")[-1]: run.curve("eval/mi/cos_dv") for run in read_all(directory / MATRIX)}
+    return {name: curve for name, curve in found.items() if len(curve[0]) > 2}
 
 
-def cifar(directory) -> str:
-    command = "python recipes/reproduce.py --matrix recipes/reproduce/cifar10_tracking_cpu.yaml"
+def cifar(directory: Path) -> str:
+    command = f"python recipes/reproduce.py --matrix recipes/reproduce/{MATRIX}.yaml"
     runs = cifar_runs(directory)
     if not runs:
         return (
             f"## CIFAR-10\n\nNot among these runs. `{command}` makes them (an hour on two cores; it resumes), and "
-            "`--reproduced runs/reproduce/cifar10_tracking_cpu` adds them here."
+            "their evidence is taken up here."
         )
     rows = []
-    for name, records in runs.items():
-        values = [record["eval/mi/cos_dv"] for record in records]
+    for name, (_, values) in runs.items():
         changes = [new - old for old, new in itertools.pairwise(values)]
         found = share_interval([sum(change >= -TOLERANCE for change in changes)], [len(changes)])
         rows.append([f"`{name}`", f"{values[-1]:.3f}", f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"])
@@ -310,9 +303,8 @@ def draw(done: Done, places: list[str], reproduced):
     figure, axes = drawing.panels(2, -(-len(sources) // 2), 3.8, 3.0)
     for axis, place in zip(axes.flat, sources):
         if place == "CIFAR-10":
-            for i, (name, records) in enumerate(runs.items()):
-                steps = [record["step"] for record in records]
-                drawing.curve(axis, steps, [[record["eval/mi/cos_dv"] for record in records]], i, name)
+            for i, (name, (steps, values)) in enumerate(runs.items()):
+                drawing.curve(axis, steps, [values], i, name)
             axis.set_title(place)
             continue
         for i, arm in enumerate(ARMS):
