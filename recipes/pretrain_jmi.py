@@ -73,7 +73,7 @@ def main(args: PretrainingArguments) -> None:
     log = MetricsLog(output_dir / "metrics.jsonl", start, accelerator, alarm, Skips(plan))
     recipes = view_recipes(args.views, args.image_size)
     views = RandomViews(recipes, args.seed, args.local_views, args.local_view_size, args.views_batch_size)
-    leaving = Leaving(args.max_hours)  # as soon as it is asked to
+    leaving = Leaving(args.max_hours, args.process_timeout)  # as soon as it is asked to
     evaluation = Evaluation(train, held, recipes, args.seed, before_each=leaving.interrupt)
     announce(args, plan, accelerator, model, train, held, start)
     log.evaluate(start, plan, evaluation, model)
