@@ -239,6 +239,11 @@ def test_positions_of_every_process_are_kept_and_another_number_of_them_is_said(
     assert other.stream.first_epoch > max(lane["epoch"] for lanes in everything for lane in lanes)
     list(training_batches(other, range(1), 4, 3))
     assert other.stream.positions[0]["epoch"] == other.stream.first_epoch
+    assert "for another batch size" not in caplog.text
+    lanes, epoch = len(other.stream.positions), other.stream.positions[0]["epoch"]
+    list(training_batches(other, range(1), 5, 3))
+    assert f"read in {lanes} lanes and now is in 1, for another batch size" in caplog.text
+    assert other.stream.positions[0]["epoch"] > epoch
 
 
 @pytest.mark.parametrize(
