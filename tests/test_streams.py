@@ -231,6 +231,10 @@ def test_positions_of_every_process_are_kept_and_another_number_of_them_is_said(
     rest = list(training_batches(again, range(5), 8, 3, 1, 2))
     assert same(rest, list(training_batches(trains[1], range(5), 8, 3, 1, 2)))
     assert "differs from here on" not in caplog.text
+    nowhere = json.loads(json.dumps(saved))
+    nowhere["positions"][1][0]["epoch"] = "evil"
+    with pytest.raises(ValueError, match="its stream is nowhere"):
+        DataState(opened(shards)[0]).load_state_dict(nowhere)
     monkeypatch.setattr(data_state, "num_processes", lambda: 1)
     monkeypatch.setattr(data_state, "process_index", lambda: 0)
     other = opened(shards)[0]

@@ -18,6 +18,7 @@ from ..distributed import process_index
 from ..errors import ExitCode, UserError
 from .arguments import PretrainingArguments
 from .checkpoints import latest_checkpoint, read_record, read_states, save_checkpoint
+from .optimization import check_state
 from .plan import Plan
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,11 @@ class TrainingState:
         try:
             if states.keys() != self.parts.keys() or any(states["model"][key].dtype != own[key].dtype for key in own):
                 raise ValueError(f"holds {', '.join(sorted(states))}")
+            scaler = self.parts["scaler"].state_dict() if "scaler" in self.parts else {}
+            if any(type(states["scaler"][key]) is not type(value) for key, value in scaler.items()):
+                raise ValueError("its scaler of gradients has no scale")
+            optimizer = self.parts["optimizer"]
+            check_state(getattr(optimizer, "optimizer", optimizer), states["optimizer"])
             for name, part in reversed(self.parts.items()):  # the optimiser looks before it takes
                 part.load_state_dict(states[name])
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
