@@ -71,7 +71,8 @@ def check_state(optimizer: torch.optim.Optimizer, saved: dict) -> None:
     wanted, ids = _state_after_one_step(optimizer), []
     for number, (group, theirs) in enumerate(zip(optimizer.param_groups, saved["param_groups"], strict=True)):
         for key, value in group.items():
-            if key != "params" and value is not None and type(theirs[key]) is not type(value):
+            allowed = (type(value), bool, type(None)) if key in ("fused", "foreach") else (type(value),)  # of a device
+            if key != "params" and value is not None and type(theirs[key]) not in allowed:
                 raise ValueError(f"{key} of the optimizer is {str(theirs[key])[:20]!r}")
         for parameter, index in zip(group["params"], theirs["params"], strict=True):
             ids.append(index)
