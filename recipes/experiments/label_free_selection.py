@@ -3,8 +3,8 @@
     python recipes/experiments/label_free_selection.py
 
 Three pools: hyper-parameters of one row, methods (the runs of canonical_vs_established.py), and settings in which a
-style survives the augmentation (those of open_questions.py). In each: rank correlation with linear accuracy of h, and
-what choosing by the measure costs; and the same over the checkpoints of each run.
+style survives the augmentation (those of information_without_accuracy.py). In each: rank correlation with linear
+accuracy of h, and what choosing by the measure costs; and the same over the checkpoints of each run.
 """
 
 import itertools
@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 import canonical_vs_established as canonical
 import drawing
+import information_without_accuracy
 import numpy as np
-import open_questions
 from canonical_vs_established import MEASURES, Measure, correlations
 from harness import Done, Job, Replicates, main, train
 from reporting import Claim, Report, mean_interval, paired, table
@@ -39,7 +39,7 @@ def jobs(seeds: Sequence[int], tiny: bool) -> list[Job]:
             | {"method": "jmi", "columns": {"temperature": temperature}, "learning_rate": rate, "seed": seed}
         )
         found.append(Job(NAME, f"jmi τ={temperature:g} lr={rate:g}-seed{seed}", train, arguments))
-    others = [*canonical.jobs(seeds, tiny), *open_questions.jobs(seeds, tiny)]
+    others = [*canonical.jobs(seeds, tiny), *information_without_accuracy.jobs(seeds, tiny)]
     return found + [job for job in others if job.arguments.get("probes")]
 
 
@@ -113,7 +113,7 @@ def report(done: Done, args: Namespace) -> Report:
         Claim(
             f"{name} ranks hyper-parameters: Spearman's correlation",
             source,
-            mean_interval(list(of[POOLS[0], name].values())),
+            mean_interval(of[POOLS[0], name]),
             LEAST,
             primary=primary,
         )
@@ -145,13 +145,13 @@ def report(done: Done, args: Namespace) -> Report:
         Claim(
             "calibrated cos-DV ranks the checkpoints of a run",
             "ours",
-            mean_interval(list(checkpoints(done, "calibrated cos-DV").values())),
+            mean_interval(checkpoints(done, "calibrated cos-DV")),
             LEAST,
         ),
         Claim(
             "RankMe ranks the checkpoints of a run",
             "literature",
-            mean_interval(list(checkpoints(done, "RankMe").values())),
+            mean_interval(checkpoints(done, "RankMe")),
             LEAST,
         ),
         Claim(
@@ -184,12 +184,12 @@ def pool_table(found: dict[str, Points], of: dict, names: Sequence[str]) -> str:
     for name in names:
         cells = []
         for pool, points in found.items():
-            cells += [mean_interval(list(of[pool, name].values())), mean_interval(list(regret(points, name).values()))]
+            cells += [mean_interval(of[pool, name]), mean_interval(regret(points, name))]
         rows.append([name, *cells])
     rows.append(
         [
             "by chance",
-            *itertools.chain(*(("0", mean_interval(list(blind(points).values()))) for points in found.values())),
+            *itertools.chain(*(("0", mean_interval(blind(points))) for points in found.values())),
         ]
     )
     header = [
@@ -206,7 +206,7 @@ def _count(points: Points) -> int:
 
 
 def checkpoint_table(done: Done, names: Sequence[str]) -> str:
-    rows = [[name, mean_interval(list(checkpoints(done, name).values()))] for name in names]
+    rows = [[name, mean_interval(checkpoints(done, name))] for name in names]
     return "## The checkpoints of a run\n\n" + table(["measure", "Spearman's correlation, mean over runs"], rows)
 
 
@@ -214,7 +214,7 @@ def failures(of: dict) -> str:
     """Where a measure points the wrong way, or nowhere."""
     lines = []
     for (pool, name), values in of.items():
-        found = mean_interval(list(values.values()))
+        found = mean_interval(values)
         if found.n < 2:
             continue
         if found.high < 0:
@@ -227,10 +227,10 @@ def failures(of: dict) -> str:
 def draw(done: Done, found: dict[str, Points], of: dict, names: Sequence[str]):
     figure, axes = drawing.panels(1, 4, 3.6, 4.0)
     for axis, pool in zip(axes[0], found):
-        drawing.points(axis, {name: mean_interval(list(of[pool, name].values())) for name in names})
+        drawing.points(axis, {name: mean_interval(of[pool, name]) for name in names})
         axis.set(title=f"{pool}\nrank correlation with accuracy", xlim=(-1.05, 1.05))
         axis.axvline(0, color="grey", linewidth=1)
-    drawing.points(axes[0][3], {name: mean_interval(list(checkpoints(done, name).values())) for name in names}, 1)
+    drawing.points(axes[0][3], {name: mean_interval(checkpoints(done, name)) for name in names}, 1)
     axes[0][3].set(title="checkpoints of a run\nrank correlation with accuracy", xlim=(-1.05, 1.05))
     axes[0][3].axvline(0, color="grey", linewidth=1)
     for axis in axes[0][1:]:
