@@ -17,8 +17,8 @@ import drawing
 import information_without_accuracy
 import numpy as np
 from canonical_vs_established import MEASURES, Measure, correlations
-from harness import Done, Job, Replicates, main, train
-from reporting import Claim, Report, mean_interval, paired, table
+from harness import Done, Job, Replicates, main, replicated, train
+from reporting import Report, literature, mean_interval, ours, paired, table
 
 NAME = "label_free_selection"
 TEMPERATURES, RATES = (0.1, 0.5), (3e-4, 3e-3, 3e-2)
@@ -31,14 +31,11 @@ Points = dict[int, list[tuple[dict, int, float]]]  # by seed: curves, the evalua
 
 def jobs(seeds: Sequence[int], tiny: bool) -> list[Job]:
     less = {"steps": 6, "batch_size": 32, "evaluations": 2, "held": 64} if tiny else {}
-    found = []
-    for temperature, rate, seed in itertools.product(TEMPERATURES, RATES, seeds):
-        arguments = (
-            canonical.SETTINGS
-            | less
-            | {"method": "jmi", "columns": {"temperature": temperature}, "learning_rate": rate, "seed": seed}
-        )
-        found.append(Job(NAME, f"jmi τ={temperature:g} lr={rate:g}-seed{seed}", train, arguments))
+    arms = {
+        f"jmi τ={temperature:g} lr={rate:g}": {"columns": {"temperature": temperature}, "learning_rate": rate}
+        for temperature, rate in itertools.product(TEMPERATURES, RATES)
+    }
+    found = replicated(NAME, train, arms, seeds, **canonical.SETTINGS | {"method": "jmi"} | less)
     others = [*canonical.jobs(seeds, tiny), *information_without_accuracy.jobs(seeds, tiny)]
     return found + [job for job in others if job.arguments.get("probes")]
 
@@ -109,56 +106,32 @@ def blind(points: Points) -> Replicates:
 def report(done: Done, args: Namespace) -> Report:
     found, names = pools(done), [*MEASURES, BOTH]
     of = {(pool, name): ranked(points, name) for pool, points in found.items() for name in names}
+    hyper, _, style = ({name: of[pool, name] for name in names} for pool in POOLS)
+    mi, spectrum = hyper["calibrated cos-DV"], hyper["effective rank"]
+    text = "{} ranks hyper-parameters: Spearman's correlation"
+    use = {"above": LEAST}
     claims = [
-        Claim(
-            f"{name} ranks hyper-parameters: Spearman's correlation",
-            source,
-            mean_interval(of[POOLS[0], name]),
-            LEAST,
-            primary=primary,
-        )
-        for name, source, primary in (
-            ("calibrated cos-DV", "ours", True),
-            ("RankMe", "literature", True),
-            (BOTH, "ours", True),
-        )
-    ]
-    claims += [
-        Claim(
-            "MI does so better than the spectrum: calibrated cos-DV less effective rank",
-            "ours",
-            paired(of[POOLS[0], "calibrated cos-DV"], of[POOLS[0], "effective rank"]),
-            0,
-        ),
-        Claim(
+        ours(text.format("calibrated cos-DV"), mean_interval(mi), **use, primary=True),
+        literature(text.format("RankMe"), mean_interval(hyper["RankMe"]), **use, primary=True),
+        ours(text.format(BOTH), mean_interval(hyper[BOTH]), **use, primary=True),
+        ours("MI does so better than the spectrum: calibrated cos-DV less effective rank", paired(mi, spectrum)),
+        ours(
             "the combination ranks no worse than the better of its parts (margin 0.05)",
-            "ours",
-            paired(of[POOLS[0], BOTH], _better(of[POOLS[0], "calibrated cos-DV"], of[POOLS[0], "effective rank"])),
-            -0.05,
+            paired(hyper[BOTH], _better(mi, spectrum)),
+            above=-0.05,
         ),
-        Claim(
-            "where style survives, MI ranks worse than among hyper-parameters",
-            "ours",
-            paired(of[POOLS[0], "calibrated cos-DV"], of[POOLS[2], "calibrated cos-DV"]),
-            0,
+        ours(
+            "where style survives, MI ranks worse than among hyper-parameters", paired(mi, style["calibrated cos-DV"])
         ),
-        Claim(
+        ours(
             "calibrated cos-DV ranks the checkpoints of a run",
-            "ours",
             mean_interval(checkpoints(done, "calibrated cos-DV")),
-            LEAST,
+            **use,
         ),
-        Claim(
-            "RankMe ranks the checkpoints of a run",
-            "literature",
-            mean_interval(checkpoints(done, "RankMe")),
-            LEAST,
-        ),
-        Claim(
+        literature("RankMe ranks the checkpoints of a run", mean_interval(checkpoints(done, "RankMe")), **use),
+        ours(
             "choosing hyper-parameters by calibrated cos-DV loses less accuracy than choosing by chance",
-            "ours",
             paired(blind(found[POOLS[0]]), regret(found[POOLS[0]], "calibrated cos-DV")),
-            0,
         ),
     ]
     return Report(
