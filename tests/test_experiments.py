@@ -66,6 +66,7 @@ def test_each_runs_and_writes_its_report_figure_and_evidence(name, places, monke
     evidence = json.loads((places[1] / "evidence" / f"{name}.json").read_text())
     assert all({"arguments", "result"} <= set(one) for one in evidence.values())
     claims = page.split("## Claims\n\n")[1].split("\n\n")[0].splitlines()[2:]
+    assert all(claim.count("|") == 7 for claim in claims)  # six cells, and none breaks a line in two
     assert {claim.split(" | ")[1] for claim in claims} <= {"the paper", "our derivation", "the literature"}
 
 

@@ -21,15 +21,13 @@ from reading import (
     rises,
     share,
 )
-from running import RESULTS, SEEDS, Job, main, parser_of, replicated, result_of, run_all, run_experiments
+from running import Job, main, parser_of, replicated, result_of, run_all, run_experiments
 from toy_runs import BARE, LADDER, SLOW, STEPS, TINY, build, make_source, phases_of, train, truth_of
 
 __all__ = [
     "BARE",
     "LADDER",
     "MEASURES",
-    "RESULTS",
-    "SEEDS",
     "SLOW",
     "STEPS",
     "TINY",
