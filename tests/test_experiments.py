@@ -268,7 +268,7 @@ def test_the_information_of_factors_is_that_of_their_counts():
 
 def test_the_information_of_noisy_laws_is_that_of_their_densities():
     rho = 1 / 1.25  # white x, noise of half its size
-    assert sources.noisy_law("gaussian").truth() == pytest.approx(-8 / 2 * math.log(1 - rho**2), rel=0.02)
+    assert sources.noisy_law("gaussian").truth() == pytest.approx(-8 / 2 * math.log(1 - rho**2), rel=2e-3)
     views = sources.noisy_law("uniform", 3).draw(4000, torch.Generator().manual_seed(1))
     edge = math.sqrt(3)  # x is uniform on ±√3
     normal = torch.distributions.Normal(0.0, 1.0)

@@ -48,7 +48,8 @@ def noisy_law(law: str, dimension: int = 8, noise: float = 0.5) -> Source:
         return Views(a, b, {"content": (x[:, :3] > 0).long() @ torch.tensor([4, 2, 1])})
 
     def truth() -> float:
-        atoms = (draw_law(law, 8000, 1, seeded(7))[:, 0] - centre) / scale
+        x = (draw_law(law, 2**20, 1, seeded(7))[:, 0] - centre) / scale
+        atoms = x.sort().values.view(4096, -1).mean(1)
         grid = torch.linspace(atoms.min().item() - 4 * noise, atoms.max().item() + 4 * noise, 400, dtype=torch.float64)
         given = torch.softmax(-(grid[:, None] - atoms).square() / (2 * noise**2), 0)  # p(a | x), on the grid
         joint = given @ given.T / len(atoms)
