@@ -5,6 +5,8 @@ takes of the gradients divides by their number, so the result is the gradient of
 All of it is the identity when there is one process.
 """
 
+from datetime import timedelta
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -65,11 +67,16 @@ def all_sum(x: Tensor) -> Tensor:
 
 
 class Agreement:
-    """What the hosts of all processes agree on, over gloo: no device is asked, and none waits."""
+    """What the hosts of all processes agree on, over gloo: no device is asked, and none waits.
 
-    def __init__(self):
+    Args:
+        minutes: in which all of them have to answer.
+    """
+
+    def __init__(self, minutes: float):
         self.of_several = num_processes() > 1
-        self._group = dist.new_group(backend="gloo") if self.of_several else None
+        timeout = timedelta(minutes=minutes)  # else torch's own half an hour, whatever the other groups were given
+        self._group = dist.new_group(backend="gloo", timeout=timeout) if self.of_several else None
 
     def largest(self, *numbers: int) -> list[int]:
         """The largest of each of these numbers over processes. To be called by all of them alike."""

@@ -114,6 +114,7 @@ def main() -> None:
     )
     row = {"name": name, "value": correct / n, "low": low, "high": high, "n": n, "split": test.split}
     row |= {"protocol": protocol, "encoder": "trained", "branch": "online", "label_fraction": own.label_fraction}
+    row["settings"] = {flag: getattr(own, flag) for flag in (*FLAGS, "freeze_encoder")}
     row["chosen"] = dict(zip(("learning_rate", "num_train_epochs"), chosen))
     export_encoder(model, output, image_size=recipe.size, mean=recipe.mean, std=recipe.std)
     print(f"{name} {correct / n:.4f} ({low:.4f} to {high:.4f}): {protocol}")

@@ -67,14 +67,14 @@ def main(args: PretrainingArguments) -> None:
 
     # Prepare: what runs, what it goes on from, what watches it. `model` stays the plain model inside `network`.
     network, optimizer = accelerator.prepare(model, optimizer)
-    data = DataState(train)
-    state = TrainingState(args, plan, accelerator, model=model, optimizer=optimizer, data=data)
+    data, recipes = DataState(train, held), view_recipes(args.views, args.image_size)
+    views = RandomViews(recipes, args.seed, args.local_views, args.local_view_size, args.views_batch_size)
+    found = data.identity | {"views_by": views.made_by(device)}
+    state = TrainingState(args, plan, accelerator, found, model=model, optimizer=optimizer, data=data)
     start = state.resume(args.resume_from_checkpoint)
     alarm = Alarm(config, plan.steps, plan.global_batch)
     log = MetricsLog(output_dir / "metrics.jsonl", start, accelerator, alarm, Skips(plan))
-    recipes = view_recipes(args.views, args.image_size)
-    views = RandomViews(recipes, args.seed, args.local_views, args.local_view_size, args.views_batch_size)
-    leaving = Leaving(args.max_hours)  # as soon as it is asked to
+    leaving = Leaving(args.max_hours, args.process_timeout)  # as soon as it is asked to
     evaluation = Evaluation(train, held, recipes, args.seed, before_each=leaving.interrupt)
     announce(args, plan, accelerator, model, train, held, start)
     log.evaluate(start, plan, evaluation, model)

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,8 @@ from factor_information import information  # noqa: E402
 from harness import BARE, build, phases_of  # noqa: E402
 from laws import MOMENTS  # noqa: E402
 from reporting import Claim, Interval, Report, mean_interval, share_interval  # noqa: E402
+from reproducing.evidence import evidence_of, read_all, write_evidence  # noqa: E402
+from reproducing.matrix import Run  # noqa: E402
 from toy_runs import parameter_groups, without_some  # noqa: E402
 
 from hf_mi_ssl.mi.critics import score_matrix  # noqa: E402
@@ -50,7 +53,8 @@ def places(tmp_path_factory) -> tuple[Path, Path]:
 
 
 def run(module, places, monkeypatch, *more: str) -> int:
-    flags = ["--tiny", "--seeds", "1", "--parallel", "1", "--runs", str(places[0]), "--results", str(places[1]), *more]
+    flags = ["--tiny", "--seeds", "1", "--parallel", "1", "--runs", str(places[0]), "--results", str(places[1]),
+             "--reproduced", str(places[0]), *more]  # fmt: skip
     monkeypatch.setattr(sys, "argv", [module.__file__, *flags])
     return module.main() if module.__name__ == "all" else importlib.import_module("harness").main(module)
 
@@ -82,7 +86,15 @@ def test_all_gathers_the_reports_and_does_nothing_again(places, monkeypatch):
     assert all(f"| {source} |" in page for source in ("the paper", "our derivation", "the literature"))
 
 
-def test_what_was_interrupted_goes_on_and_what_changed_is_done_again(places, monkeypatch):
+def write_evidence_of_examples(directory: Path) -> None:
+    """Of whole runs of the recipes, from their files."""
+    for method in ("sdmi", "jmi"):
+        example = ROOT / "model_cards" / "examples" / method
+        declared = Run(f"shapes/{method}-seed0", "shapes", method, 0, "bound", {}, None, example)
+        write_evidence(evidence_of(declared), directory / f"{declared.name}.json")
+
+
+def test_what_was_interrupted_goes_on_and_what_changed_is_done_again(places, monkeypatch, tmp_path):
     module = importlib.import_module("canonical_vs_established")
     gone, changed, kept = (places[0] / module.NAME / f"{name}-seed0.json" for name in ("sdmi", "jmi", "sdmi_ema"))
     written = {path: path.read_text() for path in (gone, changed, kept)}
@@ -91,12 +103,12 @@ def test_what_was_interrupted_goes_on_and_what_changed_is_done_again(places, mon
     stamp = kept.stat().st_mtime_ns
     assert run(module, places, monkeypatch, "--report_only") == 0
     assert "2 of 8 runs are not done" in (places[1] / f"{module.NAME}.md").read_text()
-    assert run(module, places, monkeypatch, "--reproduced", str(ROOT / "model_cards" / "examples")) == 0
-    page = (places[1] / f"{module.NAME}.md").read_text()  # whole runs of the recipes, from their files
-    rows = json.loads((ROOT / "model_cards" / "examples" / "jmi" / "results.json").read_text())["evaluations"]
-    (linear,) = [row["value"] for row in rows if (row["name"], row["encoder"]) == ("linear_top1", "trained")]
-    assert re.search(rf"\| shapes, `jmi`, seed 0 \| 2 \| 0\.\d \| {100 * linear:.1f} \|", page)
-    assert re.search(r"\| shapes, `sdmi`, seed 0 \| 4 \|", page)
+    write_evidence_of_examples(tmp_path / "cifar10_cpu")
+    assert run(module, places, monkeypatch, "--reproduced", str(tmp_path)) == 0
+    page = (places[1] / f"{module.NAME}.md").read_text()
+    assert "## On images: shapes\n" in page
+    assert re.search(r"\| `jmi` \| 1 \| 2 \+ 0 \| \d+\.\d \|", page)
+    assert re.search(r"\| `sdmi` \| 1 \| 2 \+ 2 \| \d+\.\d \|", page)
     assert kept.stat().st_mtime_ns == stamp
     for path in (gone, changed):  # the same again: a run is a function of its arguments
         again, first = (json.loads(text)["result"] for text in (path.read_text(), written[path]))
@@ -106,11 +118,29 @@ def test_what_was_interrupted_goes_on_and_what_changed_is_done_again(places, mon
 def test_panels_of_tracked_runs_are_made_of_their_logs(tmp_path):
     tracking = importlib.import_module("tracked_runs")
     values = [0.1, 0.5, 0.45, 0.9, 1.2]
-    lines = [json.dumps({"step": i, "eval/mi/cos_dv": value}) for i, value in enumerate(values)]
-    (tmp_path / "cifar10" / "jmi-seed0").mkdir(parents=True)
-    (tmp_path / "cifar10" / "jmi-seed0" / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    write_evidence_of_examples(tmp_path / "examples")
+    one = read_all(tmp_path / "examples")[0]
+    evaluated = {"step": [0, 1, 2, 3, 4], "eval/mi/cos_dv": values}
+    write_evidence(replace(one, evaluated=evaluated), tmp_path / tracking.MATRIX / "cifar10" / "jmi-seed0.json")
     assert re.search(r"\| `jmi-seed0` \| 1\.200 \| 0\.75 \(", tracking.cifar(tmp_path, 0.02))  # one fall in four steps
-    assert "Not among these runs" in tracking.cifar(None, 0.02)
+    assert "Not among these runs" in tracking.cifar(tmp_path / "elsewhere", 0.02)
+
+
+def test_images_are_compared_seed_by_seed_with_the_mean_of_the_established_methods(tmp_path):
+    module = importlib.import_module("canonical_vs_established")
+    write_evidence_of_examples(tmp_path / "examples")
+    one = read_all(tmp_path / "examples")[0]
+    accuracies = {"sdmi": (0.5, 0.52, 0.54), "simclr": (0.4, 0.41, 0.42), "byol": (0.5, 0.51, 0.52)}
+    for method, values in accuracies.items():
+        for seed, value in enumerate(values):
+            row = {"name": "linear_top1", "value": value, "encoder": "trained", "branch": "online"}
+            found = replace(one, method=method, seed=seed, results=one.results | {"evaluations": [row]})
+            write_evidence(found, tmp_path / "cifar10_cpu" / "d" / f"{method}-seed{seed}.json")
+    claims = module.claims_of("cifar10_cpu", "shapes", module.images(tmp_path)["cifar10_cpu", "shapes"])
+    assert [(claim.found.value, claim.found.n, claim.verdict) for claim in claims[:1]] == [
+        (pytest.approx(0.06), 3, "held")  # 0.05, 0.06, 0.07
+    ]
+    assert [claim.verdict for claim in claims[1:]] == ["cannot tell"] * 3  # no `jmi`, no curves
 
 
 def test_a_job_that_fails_is_counted_and_the_others_go_on(tmp_path, capsys):

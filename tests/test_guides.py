@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from accelerate.state import AcceleratorState, PartialState
 
-from hf_mi_ssl import JMIConfig, SDMIConfig, cli
+from hf_mi_ssl import JMIConfig, SDMIConfig, cli, encoders, evaluation
 from hf_mi_ssl.methods import METHODS
 from hf_mi_ssl.mi import CRITICS, JOINT_TERMS, MARGINAL_TERMS
 from hf_mi_ssl.training import parse_arguments
@@ -54,13 +54,13 @@ class ParsedError(Exception):
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
-    """A directory as a reader has it: recipes, the README's own method, a run's arguments."""
+    """A directory as a reader has it: recipes, the method of a guide, a run's arguments."""
     return _desk(tmp_path, monkeypatch)
 
 
 def _desk(place: Path, monkeypatch) -> Path:
     (place / "recipes").symlink_to(ROOT / "recipes")
-    module = re.search(r'```python\n("""KoLeo.*?)```', PAGES["README"].read_text(), re.DOTALL)[1]
+    module = re.search(r'```python\n("""KoLeo.*?)```', PAGES["adding_a_method"].read_text(), re.DOTALL)[1]
     (place / "my_method.py").write_text(module)
     monkeypatch.chdir(place)
     return place
@@ -115,7 +115,8 @@ def test_every_command_is_understood(page, command, desk, monkeypatch):
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
             for name, nothing in (("load_encoder", None), ("input_of", {}), ("load", (None, {}))):
-                monkeypatch.setattr(module, name, lambda *_, made=nothing: made, raising=False)
+                for place in (module, encoders, evaluation):
+                    monkeypatch.setattr(place, name, lambda *_, made=nothing: made, raising=False)
             monkeypatch.setattr(module, "parse_arguments", stop_after(parse_arguments), raising=False)
             monkeypatch.setattr(ArgumentParser, "parse_args", stop_after(ArgumentParser.parse_args))
             monkeypatch.setattr(sys, "argv", [recipe, *flags])
@@ -279,12 +280,10 @@ def test_every_guide_is_named_in_the_readme():
 def test_what_the_guides_say_of_results_is_in_the_results():
     """The numbers of the page that chooses a method, from the table that they were read from."""
     table = (ROOT / "model_cards" / "results" / "cifar10_cpu.md").read_text()
-    rows = {
-        cells[1].strip(" `"): cells for cells in (line.split("|") for line in table.splitlines()) if len(cells) == 14
-    }
-    knn = {name: float(rows[name][5].split()[0]) for name in METHODS}
-    rank = {name: float(rows[name][10]) for name in METHODS}
-    mi = {name: float(rows[name][8].split()[0]) for name in METHODS}
+    lines = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in table.splitlines() if "|" in line]
+    rows = {cells[0]: dict(zip(lines[0], cells)) for cells in lines if len(cells) == len(lines[0])}
+    columns = ("kNN, %", "RankMe of z", "held-out MI of z, nats")
+    knn, rank, mi = ({name: float(rows[name][one].split()[0]) for name in METHODS} for one in columns)
     assert all(48 <= knn[name] < 50 for name in ("jmi", "dcl", "align_uniform"))
     assert round(knn["sdmi_ema"]) == 47
     assert round(knn["sdmi"]) == 45

@@ -1,4 +1,4 @@
-"""A method of one's own: the file that the README shows, as a user runs it, and the mistakes that one may hold."""
+"""A method of one's own: the file that its guide shows, as a user runs it, and the mistakes that one may hold."""
 
 import re
 import sys
@@ -15,8 +15,8 @@ from hf_mi_ssl.methods import METHODS, import_file
 from hf_mi_ssl.mi import CRITICS, JOINT_TERMS, MARGINAL_TERMS, Pairs
 from tests.test_recipes import FAST, data, log_of, run
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
-SOURCE = re.search(r"## Your own method\n.*?```python\n(.*?)```", README, re.DOTALL)[1]
+GUIDE = (Path(__file__).resolve().parent.parent / "recipes" / "guides" / "adding_a_method.md").read_text()
+SOURCE = re.search(r"```python\n(.*?)```", GUIDE, re.DOTALL)[1]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Loading elsewhere: what the README shows, run as it stands, from directories and by name; exported files."""
+"""Loading elsewhere: what its guide shows, run as it stands, from directories and by name; exported files."""
 
 import os
 import re
@@ -21,10 +21,10 @@ from hf_mi_ssl.hub import export_encoder, export_pretraining, push
 from tests.hub_server import hub
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
-SECTION = README[README.index("## Loading\n") : README.index("## Importing")]
-SNIPPETS = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
+GUIDE = (ROOT / "recipes" / "guides" / "loading.md").read_text()
+SNIPPETS = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
 assert len(SNIPPETS) == 4
+assert SNIPPETS[0] in (ROOT / "README.md").read_text()
 HIDDEN = 'import sys\nsys.modules["hf_mi_ssl"] = None\n'
 IMAGES = {"image_size": 96, "mean": [0.1, 0.2, 0.3], "std": [0.3, 0.4, 0.5]}
 SMALL = ResNetConfig(depths=[1, 1, 1, 1], hidden_sizes=[8, 8, 16, 16], embedding_size=8, layer_type="basic")
@@ -116,7 +116,7 @@ def runs(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def names(runs, tmp_path_factory):
-    """What the runs of the README are called on a Hub that has both."""
+    """What the runs of the guide are called on a Hub that has both."""
     with hub(tmp_path_factory.mktemp("home")) as place:
         found = {f"me/{name}": place.name(name) for name in ("my-photos", "my-timm-photos")}
         for shown, repo_id in found.items():
@@ -149,7 +149,7 @@ def test_the_whole_model_goes_on_training(runs, names):
 def test_exported_files_run_without_the_package(runs, names):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    shown = re.findall(r"recipes/export.py (runs/my_photos) --format (\w+)", SECTION)
+    shown = re.findall(r"recipes/export.py (runs/my_photos) --format (\w+)", GUIDE)
     assert [recipe(runs / place, "--format", kind) for place, kind in shown] == [0, 0]
     ran([3], runs, names)
 

@@ -31,6 +31,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from hf_mi_ssl import SDMIForPreTraining
 from hf_mi_ssl.data.splits import Part
 from hf_mi_ssl.encoders import representation_size
+from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.mi import MARGINAL_TERMS, MIObjective, Pairs, bounds
 from hf_mi_ssl.mi.critics import cosine
 from hf_mi_ssl.training import Plan, TrainingState, announce, parse_arguments
@@ -179,6 +180,11 @@ def test_the_scaler_of_gradients_is_in_the_checkpoint(tmp_path):
     scaler, training = state()
     assert training.resume("latest") == 1
     assert scaler.state_dict()["scale"] == 128.0
+    states, record = load_checkpoint(tmp_path / "checkpoints" / "checkpoint-1")
+    states["scaler"]["scale"] = "evil"
+    save_checkpoint(tmp_path / "checkpoints", 2, states, record, 2)
+    with pytest.raises(UserError, match="its scaler of gradients has no scale"):
+        training.resume("latest")
 
 
 # The loop

@@ -1,21 +1,15 @@
-"""The README tells the truth: its table is made from the rows, its tree is the tree."""
+"""README and guides tell the truth: tables are made from what they list, the tree is the tree."""
 
 import re
-import shlex
 from pathlib import Path
-
-import pytest
 
 from hf_mi_ssl import errors
 from hf_mi_ssl.encoders import ENCODERS
 from hf_mi_ssl.methods import METHODS, markdown_table
-from hf_mi_ssl.training import parse_arguments
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
-BLOCKS = "".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
-# `test_import` runs what imports a file.
-LAUNCHES = [line for line in BLOCKS.splitlines() if "recipes/pretrain_" in line and "--import" not in line]
+LONG_RUNS = (ROOT / "recipes" / "guides" / "long_runs.md").read_text()
 
 
 def test_the_table_of_methods_is_the_one_that_the_rows_make():
@@ -24,7 +18,7 @@ def test_the_table_of_methods_is_the_one_that_the_rows_make():
 
 
 def test_the_table_of_exit_codes_is_the_one_list_of_them():
-    between = re.search(r"<!-- exit codes:.*?-->\n(.*?)<!-- /exit codes -->", README, re.DOTALL)[1]
+    between = re.search(r"<!-- exit codes:.*?-->\n(.*?)<!-- /exit codes -->", LONG_RUNS, re.DOTALL)[1]
     assert between.strip() == errors.markdown_table()
 
 
@@ -34,17 +28,6 @@ def test_the_table_has_as_many_cells_in_each_line_and_the_relations_of_every_row
     assert len(table.splitlines()) == len(METHODS) + 2
     for name, row in METHODS.items():
         assert f"\n- `{name}`: {row.relations}." in relations
-
-
-@pytest.mark.parametrize("line", LAUNCHES)
-def test_the_recipes_understand_every_launch_line(line, monkeypatch):
-    recipe, *flags = [
-        word for word in shlex.split(line[line.index("recipes/pretrain_") :], comments=True) if word != "…"
-    ]
-    assert (ROOT / recipe).is_file()
-    monkeypatch.chdir(ROOT)  # where the configurations are
-    args = parse_arguments(flags, "", method="sdmi" if "sdmi" in recipe else "jmi")
-    assert METHODS[args.method].paradigm in recipe
 
 
 def test_the_tree_has_a_line_for_every_file():

@@ -67,7 +67,7 @@ def test_reading_leaves_the_ambient_generator_alone(corpus):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_corrupt_file_in_the_middle_is_named_in_one_line(corpus, num_workers):
-    path = corpus._cells([11])[0][1]
+    path = corpus.cells([11])[0][1]
     Image.effect_noise((20, 20), 50).save(path)
     os.truncate(path, 200)
     for run in (

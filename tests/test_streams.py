@@ -232,6 +232,10 @@ def test_positions_of_every_process_are_kept_and_another_number_of_them_is_said(
     rest = list(training_batches(again, range(5), 8, 3, 1, 2))
     assert same(rest, list(training_batches(trains[1], range(5), 8, 3, 1, 2)))
     assert "differs from here on" not in caplog.text
+    nowhere = json.loads(json.dumps(saved))
+    nowhere["positions"][1][0]["epoch"] = "evil"
+    with pytest.raises(ValueError, match="its stream is nowhere"):
+        DataState(opened(shards)[0]).load_state_dict(nowhere)
     monkeypatch.setattr(data_state, "num_processes", lambda: 1)
     monkeypatch.setattr(data_state, "process_index", lambda: 0)
     other = opened(shards)[0]
@@ -240,6 +244,11 @@ def test_positions_of_every_process_are_kept_and_another_number_of_them_is_said(
     assert other.stream.first_epoch > max(lane["epoch"] for lanes in everything for lane in lanes)
     list(training_batches(other, range(1), 4, 3))
     assert other.stream.positions[0]["epoch"] == other.stream.first_epoch
+    assert "for another batch size" not in caplog.text
+    lanes, epoch = len(other.stream.positions), other.stream.positions[0]["epoch"]
+    list(training_batches(other, range(1), 5, 3))
+    assert f"read in {lanes} lanes and now is in 1, for another batch size" in caplog.text
+    assert other.stream.positions[0]["epoch"] > epoch
 
 
 @pytest.mark.parametrize(

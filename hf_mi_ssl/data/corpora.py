@@ -44,21 +44,22 @@ class Corpus:
         self.fingerprint = f"{splits[split]._fingerprint}-{image_column}"
         self._column = image_column
         self._rows = splits[split].select_columns([image_column]).with_format("arrow")
-        self._folders = folders  # where the paths in rows may lie; None where datasets itself listed the files
+        self.folders = folders  # where the paths in rows may lie; None where datasets itself listed the files
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def _cells(self, indices: list[int]) -> list[Cell]:
+    def cells(self, indices: list[int]) -> list[Cell]:
+        """What the rows `indices` hold: bytes, and paths that lie within `folders`."""
         cells = self._rows[indices][self._column].to_pylist()  # one read of Arrow for the whole batch
         return [as_cell(cell) for cell in cells]
 
     def read(self, index: int) -> Image.Image:
         """Image `index`, RGB. Raises `UserError` (exit code 1) naming split, row and file if it cannot be decoded."""
         index = range(len(self))[index]
-        data, path = self._cells([index])[0]
+        data, path = self.cells([index])[0]
         try:
-            return decode_cell(data, path, self._folders)
+            return decode_cell(data, path, self.folders)
         except BadImageError as error:
             raise self._named(index, path, error) from error
 
@@ -68,9 +69,9 @@ class Corpus:
         One that cannot be decoded raises `UserError` as in `read`, or, given `bad`, is noted there under its place in
         `indices`, and its pixels are 0."""
         images = torch.zeros(len(indices), 3, size, size, dtype=torch.uint8)
-        for i, (index, (data, path)) in enumerate(zip(indices.tolist(), self._cells(indices.tolist()))):
+        for i, (index, (data, path)) in enumerate(zip(indices.tolist(), self.cells(indices.tolist()))):
             try:
-                images[i] = to_square(decode_cell(data, path, self._folders), size)
+                images[i] = to_square(decode_cell(data, path, self.folders), size)
             except BadImageError as error:
                 if bad is None:
                     raise self._named(index, path, error) from error

@@ -16,7 +16,8 @@ from .streams import ImageStream
 @dataclass
 class Part:
     """Images of one split, and which of them are meant: all, or a part. `indices` has shape (n,), on the CPU;
-    `label_names` are those of the data set, or None; `report` knows the bad images of the data set. Where a
+    `label_names` are those of the data set, or None; `report` knows the bad images of the data set; `contents` is a
+    digest of its images, `fingerprint` that of `datasets`, or "" for a stream. Where a
     `stream` is trained on, `images` are a sample of it, to measure on."""
 
     images: ImageStore | ImageReader
@@ -24,6 +25,8 @@ class Part:
     split: str
     label_names: list[str] | None = None
     report: BadImages = field(default_factory=BadImages)
+    contents: str = ""
+    fingerprint: str = ""
     stream: ImageStream | None = None
 
     @property

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .bad import BadImages, StandIn
+from .contents import contents
 from .corpora import evaluation_split, load_corpus
 from .order import batch_indices, held_out
 from .parts import Part
@@ -65,14 +66,16 @@ def open_train_and_held_out(
     if eval_split is None:
         kept, held = held_out(len(train), _HELD_OUT, seed)
         held_images, held = open_held_out(train, images, held, seed)
-        held_part = Part(held_images, held, f"{train_split} (a tenth, held out)", train.label_names, report)
-        return Part(images, kept, train_split, train.label_names, report), held_part
+        what = (train.label_names, report, contents(train), train.fingerprint)
+        held_part = Part(held_images, held, f"{train_split} (a tenth, held out)", *what)
+        return Part(images, kept, train_split, *what), held_part
     held_corpus = load_corpus(dataset_name, split=eval_split, **source)
     held_images = open_images(held_corpus, size, device, num_workers, placement=placement, **how)
     held_images, held = open_held_out(held_corpus, held_images, torch.arange(len(held_corpus)), seed)
+    what, of_held = ((of.label_names, report, contents(of), of.fingerprint) for of in (train, held_corpus))
     return (
-        Part(images, torch.arange(len(train)), train_split, train.label_names, report),
-        Part(held_images, held, eval_split, held_corpus.label_names, report),
+        Part(images, torch.arange(len(train)), train_split, *what),
+        Part(held_images, held, eval_split, *of_held),
     )
 
 

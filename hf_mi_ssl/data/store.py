@@ -5,6 +5,7 @@ the data, the size and the version of our decoding; beside it a manifest says wh
 It is complete or absent, checked when it is opened, and built by one process while the others wait.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -19,6 +20,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
+from ..errors import ExitCode, UserError
 from .bad import BadImages, BadRow, StandIn
 from .corpora import Corpus
 from .readers import TIMEOUT, Squares, ahead, in_workers
@@ -153,7 +155,7 @@ def open_file(
 
     Raises:
         OSError: where the file can be neither found nor written, for lack of room among others.
-        UserError: as `ImageStore.build`.
+        UserError: as `ImageStore.build`, and where another process decodes it but gives nothing.
     """
     what = {"format": FORMAT, "fingerprint": corpus.fingerprint, "size": size, "images": len(corpus)}
     name = hashlib.blake2b(json.dumps(what).encode(), digest_size=16).hexdigest()
@@ -165,7 +167,7 @@ def open_file(
         lock.acquire(timeout=1)
     except Timeout:
         logger.info("%s/%s: waiting for the process that decodes it", corpus.name, corpus.split)
-        lock.acquire()
+        _wait_while_written(lock, path.with_suffix(".tmp"), timeout)
     try:
         rows = _valid(path, what)
         if rows is None:
@@ -178,6 +180,19 @@ def open_file(
     # Private to this process where somebody writes into it, and else shared by all through the page cache.
     pixels = torch.from_file(str(path), shared=False, size=len(corpus) * 3 * size * size, dtype=torch.uint8)
     return pixels.view(shape), [row.row for row in rows]
+
+
+def _wait_while_written(lock: FileLock, temporary: Path, timeout: float) -> None:
+    before = None
+    while True:
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=timeout)
+            return
+        now = temporary.stat().st_mtime_ns if temporary.exists() else 0
+        if now == before:
+            said = f"who writes {temporary} gave nothing in {timeout:g} seconds"
+            raise UserError(f"{said}; if it is alive, raise --dataloader_timeout", exit_code=ExitCode.PROCESS_LOST)
+        before = now
 
 
 def _valid(path: Path, what: dict) -> list[BadRow] | None:

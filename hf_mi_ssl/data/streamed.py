@@ -11,6 +11,7 @@ from ..counter import permutation
 from ..errors import UserError
 from .bad import BadImages, BadRow
 from .columns import as_labels, image_column, label_column
+from .contents import contents_of_shards
 from .corpora import LOCAL, Corpus, evaluation_split, load_splits, local_files
 from .images import Cell, as_cell
 from .parts import Part
@@ -26,12 +27,12 @@ class _Sample(Corpus):
     """Rows of a stream that were read into memory: `ids` are their indices in the stream."""
 
     def __init__(self, name: str, split: str, ids: list[int], cells: list[Cell], folders: list[str] | None):
-        self.name, self.split, self.ids, self._all, self._folders = name, split, ids, cells, folders
+        self.name, self.split, self.ids, self._all, self.folders = name, split, ids, cells, folders
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def _cells(self, indices: list[int]) -> list[Cell]:
+    def cells(self, indices: list[int]) -> list[Cell]:
         return [self._all[index] for index in indices]
 
     def squares(self, indices: Tensor, size: int, bad: dict[int, BadRow] | None = None) -> Tensor:
@@ -143,7 +144,9 @@ def open_streamed(
             corpus.labels, names = as_labels(labelled, features, labels, vocabulary)
         store = ImageStore.build(corpus, size, device, num_workers if len(ids) > 256 else 0, timeout, report)
         good = torch.tensor([row not in store.bad for row in ids], dtype=torch.bool).nonzero()[:, 0]
-        parts.append(Part(ImageStore(store.images, store.labels, device), good, split, names, report))
+        shards = shards_of(splits[corpus.split].select_columns([column]))
+        what = contents_of_shards(shards, column, folders, corpus.split)
+        parts.append(Part(ImageStore(store.images, store.labels, device), good, split, names, report, what))
     logger.info(
         "streaming: measured on %d held-out images, with %d labelled ones of train, read into memory",
         len(parts[1]), len(parts[0]),

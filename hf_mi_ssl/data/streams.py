@@ -111,6 +111,11 @@ class ImageStream:
         if rank == 0 and workers < self.num_workers:
             logger.warning("%s is read by %d workers a process, for %d lanes of shards", self.split, workers, lanes)
         if self.positions and len(self.positions) != lanes:
+            if rank == 0:
+                logger.warning(
+                    "%s was read in %d lanes and now is in %d, for another batch size: the order of images differs "
+                    "from here on, and begins with the next epoch", self.split, len(self.positions), lanes
+                )  # fmt: skip
             self.begin_next_epoch([self.positions])
         chunks = _Chunks(self, batch // lanes, lanes, rank, world, self.positions or [None] * lanes)
         read = 0

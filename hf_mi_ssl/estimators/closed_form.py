@@ -9,9 +9,7 @@ from torch import Tensor
 from ..errors import UserError
 from .coordinates import normal_scores, standardize, varying, whitener
 from .pairs import check_pairs
-from .result import MIEstimate
-
-_Z95 = 1.959964
+from .result import MIEstimate, around
 
 
 class Gaussian:
@@ -56,11 +54,8 @@ class Gaussian:
         error = (influence.std() / math.sqrt(n)).item()
         full = ranks == (z_a.shape[1], z_b.shape[1])
         return MIEstimate(
-            value=value,
+            **around(value, error),
             kind="closed_form",
-            standard_error=error,
-            low=value - _Z95 * error,
-            high=value + _Z95 * error,
             ceiling=math.inf,  # a law that is known certifies beyond log n
             n=n,
             split=split,

@@ -11,12 +11,11 @@ from ..mi.bounds import uniform_sphere_dv
 from ..mi.critics import cosine
 from .calibration import MAX_SCALE, root
 from .pairs import check_pairs
-from .result import NO_SPREAD, MIEstimate, cut
+from .result import NO_SPREAD, MIEstimate, around
 from .streamed import to_unit_size
 
 _FITTED_ON = 1024  # pairs that decide the one constant κ
 _BLOCK = 2**20  # scores at once
-_Z95 = 1.959964
 
 
 class EntropyReconstruction:
@@ -65,18 +64,15 @@ class EntropyReconstruction:
             used += (scores - log_sum[:, None]).exp().sum(0)
         most = math.log(n)
         mean, error = own.mean().item(), ((own - used).std() / math.sqrt(n)).item()
-        low, value, high = cut(mean - _Z95 * error, mean, mean + _Z95 * error, 0.0, most)
+        found = around(mean, error, 0.0, most)
         ceiling = min(most, uniform_sphere_dv(a.shape[1], 1 / MAX_SCALE))
         warnings = {
-            "above 90 % of its ceiling: the mutual information may be larger": value > 0.9 * ceiling,
+            "above 90 % of its ceiling: the mutual information may be larger": found["value"] > 0.9 * ceiling,
             NO_SPREAD: error == 0,
         }
         return MIEstimate(
-            value=value,
+            **found,
             kind="plugin",
-            standard_error=error,
-            low=low,
-            high=high,
             ceiling=ceiling,
             n=n,
             split=split,

@@ -8,10 +8,9 @@ from torch import Tensor
 
 from .. import counter
 from ..errors import UserError
-from .result import NO_SPREAD, MIEstimate, cut
+from .result import NO_SPREAD, Z95, MIEstimate, cut
 from .streamed import Cosines, Kernel, Law
 
-_Z95 = 1.959964
 _FEW = 64  # pairs: of ten clusters the value is too high by 0.006 nats with so many, by 0.06 with half as many
 
 
@@ -77,7 +76,7 @@ class FixedCritic:
         n, dimension = shape
         statistic = sum(value for value, _ in parts) / len(parts)
         error = math.hypot(*(error for _, error in parts)) / len(parts)
-        half = _Z95 * error
+        half = Z95 * error
         low, value, high = (self.to_nats(x) for x in (statistic - half, statistic, statistic + half))
         most = math.log(size)  # no sample of that size certifies more with confidence (arXiv 1811.04251)
         ceiling = min(most, self.reach(n, dimension))
@@ -91,7 +90,7 @@ class FixedCritic:
             f"fewer than {_FEW} pairs: of images of few kinds the value may be above the truth": n < _FEW,
             NO_SPREAD: error == 0,
         }
-        error = (high - low) / (2 * _Z95)
+        error = (high - low) / (2 * Z95)
         low, value, high = cut(low, value, high, self.floor, most)
         return MIEstimate(
             value=value,

@@ -8,11 +8,10 @@ from torch import Tensor
 
 from ..errors import UserError
 from .pairs import check_pairs
-from .result import MIEstimate
+from .result import MIEstimate, around
 
 _MOST_DIMENSIONS = 6
 _BLOCK = 2**20  # distances at once
-_Z95 = 1.959964
 
 
 class KSG:
@@ -54,11 +53,8 @@ class KSG:
         psi = torch.special.digamma(torch.tensor([k, n], dtype=torch.float64))
         value, error = (psi.sum() - local.mean()).item(), (local.std() / math.sqrt(n)).item()
         return MIEstimate(
-            value=value,
+            **around(value, error),
             kind="plugin",
-            standard_error=error,
-            low=value - _Z95 * error,
-            high=value + _Z95 * error,
             ceiling=(psi[1] - psi[0]).item(),
             n=n,
             split=split,

@@ -15,10 +15,9 @@ from ..errors import UserError
 from ..mi.pairs import off_diagonal
 from .coordinates import Coordinates
 from .pairs import check_pairs
-from .result import NO_SPREAD, MIEstimate, cut
+from .result import NO_SPREAD, MIEstimate, around
 from .streamed import Exponential
 
-_Z95 = 1.959964
 _BLOCK = 2**17  # scores that are held at once
 _CHOOSING = 1500  # pairs in a choice, at most: their scores are held squared
 
@@ -95,13 +94,9 @@ class LearnedCritic:
             "few re-pairings carry the marginal term, so the value may be too high: use more pairs": effective < 100,
             NO_SPREAD: error == 0,
         }
-        low, value, high = cut(value - _Z95 * error, value, value + _Z95 * error, 0.0, most)
         return MIEstimate(
-            value=value,
+            **around(value, error, 0.0, most),
             kind="lower_bound",
-            standard_error=error,
-            low=low,
-            high=high,
             ceiling=most,
             n=n,
             split=split,

@@ -1,7 +1,10 @@
 """What an estimator says: never a bare number, always its interval, its ceiling, its sample and how it was made."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+Z95 = 1.959964
 
 NO_SPREAD = "all pairs say the same, so the interval has no width: of pairs that differ nothing is known"
 
@@ -39,6 +42,12 @@ class MIEstimate:
     def saturated(self) -> bool:
         """Whether the value is above 90 % of the ceiling: the MI may be larger than this estimator can say."""
         return self.value > 0.9 * self.ceiling
+
+
+def around(value: float, error: float, least: float = -math.inf, most: float = math.inf) -> dict[str, float]:
+    """value, standard_error, low and high of an estimate with that standard error, cut to [least, most]."""
+    low, inside, high = cut(value - Z95 * error, value, value + Z95 * error, least, most)
+    return {"value": inside, "standard_error": error, "low": low, "high": high}
 
 
 def cut(low: float, value: float, high: float, least: float, most: float) -> tuple[float, float, float]:

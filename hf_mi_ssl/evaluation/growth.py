@@ -15,10 +15,10 @@ from statistics import stdev
 from torch import Tensor
 
 from ..estimators import track
+from ..estimators.result import Z95
 
 CURVES = ("cos_dv", "cos_dv_calibrated")
 _BLOCKS = 16
-_Z95 = 1.959964
 
 Pairs = tuple[Tensor, Tensor]
 
@@ -65,7 +65,7 @@ def growth_verdicts(records: Iterable[Mapping], errors: Mapping[str, float], col
 
 def standard_error(value: float, low: float, high: float) -> float:
     """Of an estimate, in nats, from its 95 % interval, one side of which may be cut (at 0, at log n)."""
-    return max(high - value, value - low) / _Z95
+    return max(high - value, value - low) / Z95
 
 
 def _verdict(values: list[float], error: float, of_end: float, paired: bool, collapsed: bool) -> dict:

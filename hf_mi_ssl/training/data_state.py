@@ -13,8 +13,10 @@ logger = logging.getLogger(__name__)
 class DataState:
     """A part of a `TrainingState`, beside model and optimiser. Its methods are for all processes together."""
 
-    def __init__(self, train: Part):
-        self.report, self.stream = train.report, train.stream
+    def __init__(self, train: Part, held: Part | None = None):
+        self.report, self.stream, self.fingerprint = train.report, train.stream, train.fingerprint
+        parts = {"train": train, "held_out": held}
+        self.identity = {f"images_of_{name}": part.contents for name, part in parts.items() if part is not None}
 
     def bad_images(self) -> dict[str, int]:
         """How many bad images of which kind all processes have found so far; writes their list.
@@ -34,13 +36,21 @@ class DataState:
     def state_dict(self) -> dict:
         self.bad_images()
         positions = gather_object([self.stream.positions]) if self.stream else None
-        return {"bad": self.report.entries(), "positions": positions}
+        return {"bad": self.report.entries(), "positions": positions, "fingerprint": self.fingerprint}
 
     def load_state_dict(self, state: dict) -> None:
         self.report.merge([state.get("bad", [])])
+        if state.get("fingerprint", self.fingerprint) != self.fingerprint and process_index() == 0:
+            logger.warning(
+                "the data were moved, or written again, since the checkpoint: as many images as then, and those that "
+                "were looked at, up to 256, are the same"
+            )
         positions = state.get("positions")
         if not self.stream or not positions:
             return
+        for lane in (lane for lanes in positions for lane in lanes):
+            if any(type(lane[key]) is not int or lane[key] < 0 for key in ("epoch", "place", "row", "emitted")):
+                raise ValueError("its stream is nowhere")
         if len(positions) == num_processes():
             self.stream.positions = positions[process_index()]
             return

@@ -61,13 +61,14 @@ class Leaving:
 
     Args:
         max_hours: after so many since the process started, as if by a signal.
+        process_timeout: minutes in which all processes have to answer each other.
     """
 
-    def __init__(self, max_hours: float | None):
+    def __init__(self, max_hours: float | None, process_timeout: float):
         from ..distributed import Agreement
 
         self.seconds = math.inf if max_hours is None else 3600 * max_hours
-        self.agreement = Agreement()
+        self.agreement = Agreement(process_timeout)
         self.agreed = 0  # the number of a signal, or `_HOURS`
         self.next = 0  # the step after which processes ask each other next
 

@@ -61,6 +61,59 @@ def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim
     )
 
 
+def check_state(optimizer: torch.optim.Optimizer, saved: dict) -> None:
+    """Compare a state dict, which anybody may have written, with what this optimiser, which is still to take its first
+    step, has after one: kernels that update all parameters at once do not look at shapes.
+
+    Raises:
+        ValueError: if it is not a state of this optimiser, in one line.
+    """
+    wanted, ids = _state_after_one_step(optimizer), []
+    for number, (group, theirs) in enumerate(zip(optimizer.param_groups, saved["param_groups"], strict=True)):
+        for key, value in group.items():
+            allowed = (type(value), bool, type(None)) if key in ("fused", "foreach") else (type(value),)  # of a device
+            if key != "params" and value is not None and type(theirs[key]) not in allowed:
+                raise ValueError(f"{key} of the optimizer is {str(theirs[key])[:20]!r}")
+        for parameter, index in zip(group["params"], theirs["params"], strict=True):
+            ids.append(index)
+            if averages := saved["state"].get(index, {}):
+                shapes = wanted.get((number, parameter.shape), {})
+                for key in averages.keys() | shapes.keys():
+                    found = _shapes(averages.get(key))
+                    known = [shapes[key]] if key in shapes else [parameter.shape, torch.Size(), torch.Size([1]), None]
+                    if found not in known:
+                        raise ValueError(f"{key} of the optimizer has shape {found}, not {known[0]}")
+    if saved["state"].keys() - set(ids):
+        raise ValueError("the optimizer has averages of no parameter")
+
+
+def _state_after_one_step(optimizer: torch.optim.Optimizer) -> dict[tuple[int, torch.Size], dict]:
+    """The shapes of what is kept of a parameter, by the number of its group and its shape. The step is taken on
+    stand-ins; what it leaves in the optimiser is replaced by the state that is loaded."""
+    kept, order = [dict(group) for group in optimizer.param_groups], []
+    for number, group in enumerate(optimizer.param_groups):
+        alike = {parameter.shape: nn.Parameter(torch.zeros_like(parameter)) for parameter in group["params"]}
+        group["params"] = list(alike.values())
+        for shape, stand_in in alike.items():
+            stand_in.grad = torch.zeros_like(stand_in)
+            order.append((number, shape))
+    try:
+        optimizer.step()
+        state = optimizer.state_dict()["state"]
+    except (RuntimeError, KeyError):  # of one that needs more than parameters and gradients, nothing is known
+        state = {}
+    for group, before in zip(optimizer.param_groups, kept):
+        group.clear()
+        group.update(before)
+    return {order[i]: {key: _shapes(value) for key, value in averages.items()} for i, averages in state.items()}
+
+
+def _shapes(value):
+    if isinstance(value, list | tuple):
+        return [_shapes(inner) for inner in value]
+    return value.shape if isinstance(value, torch.Tensor) else None
+
+
 def set_schedules(optimizer: torch.optim.Optimizer, plan: Plan, step: int) -> float:
     """Give every group its learning rate and weight decay at `step` of 0 … plan.steps − 1.
 

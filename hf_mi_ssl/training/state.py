@@ -18,6 +18,7 @@ from ..distributed import process_index
 from ..errors import ExitCode, UserError
 from .arguments import PretrainingArguments
 from .checkpoints import latest_checkpoint, read_record, read_states, save_checkpoint
+from .optimization import check_state
 from .plan import Plan
 
 logger = logging.getLogger(__name__)
@@ -28,13 +29,21 @@ class TrainingState:
     one: order, views, learning rate and momentum are functions of the step, and the ambient generator is set at each.
 
     A checkpoint records the arguments that decide what is computed; a run that differs in them cannot resume from it.
-    The number of processes is none of them as long as the global batch stays.
+    The number of processes is none of them as long as the global batch stays. What a run `found` rather than was asked
+    is compared as well: which images there are, who makes the views.
 
     Raises:
         UserError: if another run that is still going writes to the same directory.
     """
 
-    def __init__(self, args: PretrainingArguments, plan: Plan, accelerator: Accelerator, **parts):
+    def __init__(
+        self,
+        args: PretrainingArguments,
+        plan: Plan,
+        accelerator: Accelerator,
+        found: dict[str, str] | None = None,
+        **parts,
+    ):
         self.lock = lock(Path(args.output_dir)) if accelerator.is_main_process else None
         self.root = Path(args.output_dir) / "checkpoints"
         self.defaults = json.loads(json.dumps(PretrainingArguments().identity()))
@@ -43,7 +52,8 @@ class TrainingState:
         numbers["num_images"] = plan.num_images
         digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in args.imported]
         numbers |= {"imported_sha256": digests} if digests else {}
-        self.identity = json.loads(json.dumps(args.identity() | numbers))
+        self.found = found or {}
+        self.identity = json.loads(json.dumps(args.identity() | numbers | self.found))
         self.accelerator = accelerator
         scaler = {} if accelerator.scaler is None else {"scaler": accelerator.scaler}
         self.parts = parts | scaler
@@ -78,6 +88,11 @@ class TrainingState:
         try:
             if states.keys() != self.parts.keys() or any(states["model"][key].dtype != own[key].dtype for key in own):
                 raise ValueError(f"holds {', '.join(sorted(states))}")
+            scaler = self.parts["scaler"].state_dict() if "scaler" in self.parts else {}
+            if any(type(states["scaler"][key]) is not type(value) for key, value in scaler.items()):
+                raise ValueError("its scaler of gradients has no scale")
+            optimizer = self.parts["optimizer"]
+            check_state(getattr(optimizer, "optimizer", optimizer), states["optimizer"])
             for name, part in reversed(self.parts.items()):  # the optimiser looks before it takes
                 part.load_state_dict(states[name])
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
@@ -96,13 +111,15 @@ class TrainingState:
         theirs = record.get("identity")
         if not isinstance(theirs, dict):
             raise UserError(f"{path} does not say which run it belongs to; give another --output_dir")
-        # What an earlier version did not ask for, it did as is the default now
+        # What an earlier version did not ask for, it did as is the default now; what it did not note, nobody knows
+        theirs = self.found | theirs
         theirs = {key: theirs.get(key, self.defaults.get(key)) for key in self.identity | theirs}
         different = [key for key in theirs if self.identity.get(key) != theirs[key]]
         if different:
             changes = ", ".join(f"{key} {theirs[key]!r} → {self.identity.get(key)!r}" for key in different)
             raise UserError(
-                f"{path} belongs to another run ({changes}): give its arguments, or another --output_dir",
+                f"{path} belongs to another run ({changes}): give its arguments, images and libraries, or another "
+                f"--output_dir",
                 exit_code=ExitCode.OTHER_RUN,
             )
 

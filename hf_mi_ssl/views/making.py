@@ -41,6 +41,11 @@ class RandomViews:
         self.recipes = [*recipes, *(local_recipe(recipes[0], local_size) for _ in range(num_local))]
         self.seed, self.batch_size = seed, batch_size
 
+    def made_by(self, device: torch.device) -> str:
+        """Who makes views of uint8 images on that device, `torch`, `opencv` or both: they round differently."""
+        images = torch.empty(0, dtype=torch.uint8, device=device)
+        return " and ".join(sorted({"opencv" if opencv.is_faster(images, r) else "torch" for r in self.recipes}))
+
     @torch.no_grad()
     def __call__(
         self, images: Tensor, epoch: int, indices: Tensor

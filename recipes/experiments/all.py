@@ -2,8 +2,8 @@
 
     python recipes/experiments/all.py
 
-The same command goes on where it was interrupted. CIFAR-10 is not trained here: `--reproduced runs/reproduce` takes up
-what recipes/reproduce.py has trained.
+The same command goes on where it was interrupted. CIFAR-10 is not trained here: the evidence of recipes/reproduce.py
+is taken up, of the matrices below `--reproduced`.
 """
 
 import sys

@@ -1,14 +1,13 @@
 """The canonical prototypes beside established methods, at equal epochs and at equal compute.
 
-    python recipes/experiments/canonical_vs_established.py --reproduced runs/reproduce/cifar10_cpu
+    python recipes/experiments/canonical_vs_established.py
 
-Accuracy, MI and rank of nine rows on a toy source, and of the runs of recipes/reproduce.py where `--reproduced` names
-their directory. Compute is counted: forward passes of encoders, and floating-point operations of a training step by
-torch's counter. How well does each measure that needs no label rank the methods?
+Accuracy, MI and rank of nine rows on a toy source, and of the rows of recipes/reproduce.py on images, from the
+evidence of its matrices below `--reproduced`. Compute is counted: passes of encoders, and floating-point operations of
+a training step by torch's counter. How well does each measure that needs no label rank the methods?
 """
 
 import itertools
-import json
 import math
 import sys
 from argparse import Namespace
@@ -21,11 +20,10 @@ import numpy as np
 import torch
 from harness import Done, Job, Replicates, build, main, make_source, replicates, train
 from reporting import Claim, Interval, Report, mean_interval, paired, table
-
-from hf_mi_ssl import JMIConfig, JMIForPreTraining, SDMIConfig, SDMIForPreTraining
-from hf_mi_ssl.encoders import encoder_config
-from hf_mi_ssl.methods import METHODS
-from hf_mi_ssl.training import read_records
+from reproducing import comparison
+from reproducing.costs import count_step
+from reproducing.evidence import Evidence, read_all
+from reproducing.figures import mi_against_accuracy
 
 NAME = "canonical_vs_established"
 HARD = {"name": "mixture", "dimension": 32, "spread": 2.5, "within": 1.0, "noise": 1.0}  # clusters overlap
@@ -44,6 +42,7 @@ ROWS: dict[str, dict] = {  # sizes that fit the toy, as in tests and small matri
 }
 CANONICAL, ESTABLISHED = ("sdmi", "jmi"), ("simclr", "simsiam", "byol", "barlow_twins", "vicreg")
 MARGIN = 0.03  # of accuracy: as good as
+MATRICES = ("cifar10_cpu", "cifar10_gpu")
 MEASURES = {  # at evaluation i
     "cos-DV": lambda c, i: c["mi/cos_dv"][i],
     "calibrated cos-DV": lambda c, i: c["mi/cos_dv_calibrated"][i],
@@ -60,25 +59,8 @@ def cost(method: str, columns: dict) -> dict:
     """Floating-point operations of a training step of 128 toy pairs, and the forward passes of an encoder in it."""
     law = make_source(HARD)
     pair = law.draw(128, torch.Generator().manual_seed(0))
-    return count(build(method, law.towers, 0, columns), pair.a, pair.b)
-
-
-def count(model, a: torch.Tensor, b: torch.Tensor) -> dict:
-    from torch.utils.flop_counter import FlopCounterMode
-
-    passes = 0
-
-    def one_more(*_) -> None:
-        nonlocal passes
-        passes += 1
-
-    handles = [encoder.register_forward_hook(one_more) for encoder, _ in model.branches.values()]
-    with FlopCounterMode(display=False) as counter:
-        for phase in model.phases:
-            model(a, b, phase=phase).loss.backward()
-    for handle in handles:
-        handle.remove()
-    return {"flops": counter.get_total_flops(), "passes": passes}
+    found = count_step(build(method, law.towers, 0, columns), pair.a, pair.b)
+    return {"flops": found["flops"], "passes": found["learning_passes"] + found["other_passes"]}
 
 
 def jobs(seeds: Sequence[int], tiny: bool) -> list[Job]:
@@ -177,6 +159,7 @@ def report(done: Done, args: Namespace) -> Report:
             0,
         )
     )
+    claims += [claim for place, runs in images(args.reproduced).items() for claim in claims_of(*place, runs)]
     for name, measure in MEASURES.items():
         found = mean_interval(list(correlations(ends(done, "linear_h"), measure).values()))
         source = "literature" if name in ("RankMe", "alignment (minus)", "uniformity (minus)") else "ours"
@@ -192,7 +175,7 @@ def report(done: Done, args: Namespace) -> Report:
         f"as good as: at most {MARGIN:g} below. At equal compute each row stops where it has spent what the cheapest "
         "spends in all its steps.",
         claims,
-        "\n\n".join([toy_table(done, methods), reproduced(args.reproduced)]),
+        "\n\n".join([toy_table(done, methods), on_images(args.reproduced)]),
         lambda: draw(done, methods, args.reproduced),
     )
 
@@ -214,7 +197,7 @@ def toy_table(done: Done, methods: Sequence[str]) -> str:
         rows.append(
             [
                 f"`{method}`",
-                spent["passes"],
+                f"{spent['passes']:g}",
                 f"{spent['flops'] / 1e6:.1f}",
                 *(mean_interval(list(one.values())) for one in found),
             ]
@@ -237,77 +220,64 @@ def toy_table(done: Done, methods: Sequence[str]) -> str:
 
 
 @cache
-def finished(directory: Path | None) -> list[dict]:
-    """What recipes/reproduce.py left of each finished run below a directory, and what it cost: operations of a step
-    of 8 images, by which terms over all pairings of a batch hardly count, times the images seen."""
-    found = []
-    for path in sorted(directory.rglob("results.json")) if directory else ():
-        results, arguments = (
-            json.loads((path.parent / name).read_text()) for name in ("results.json", "training_args.json")
-        )
-        rows = {(e["name"], e["encoder"], e["branch"]): e for e in results["evaluations"]}
-        size, method = arguments["image_size"], results["method"]
-        config_class, model_class = (
-            (SDMIConfig, SDMIForPreTraining) if METHODS[method].paradigm == "sdmi" else (JMIConfig, JMIForPreTraining)
-        )
-        config = config_class.from_method(
-            method, encoder_config=encoder_config(arguments["encoder"], size), **(arguments["set"] or {})
-        )
-        views = torch.randn(2, 8, 3, size, size, generator=torch.Generator().manual_seed(0))
-        spent = count(model_class(config), *views)
-        operations = spent["flops"] / 8 * results["images_seen"]
-        records = read_records(path.parent / "metrics.jsonl")
-        accuracies = {r["step"] / results["steps"]: r["eval/linear_top1"] for r in records if "eval/linear_top1" in r}
-        run = {"method": method, "seed": results["seed"], "rows": rows, "passes": spent["passes"], "flops": operations}
-        found.append(run | {"dataset": results["dataset"], "accuracies": accuracies})
+def images(directory: Path) -> dict[tuple[str, str], list[Evidence]]:
+    """What recipes/reproduce.py left, by matrix and data set; nothing is trained here."""
+    found: dict[tuple[str, str], list[Evidence]] = {}
+    for name in MATRICES:
+        for run in read_all(directory / name):
+            found.setdefault((name, run.dataset), []).append(run)
     return found
 
 
-def reproduced(directory: Path | None) -> str:
-    runs = finished(directory)
-    if not runs:
+def claims_of(matrix: str, dataset: str, runs: Sequence[Evidence]) -> list[Claim]:
+    """Linear accuracy at equal epochs (of all held-out images), and at equal compute (tracked), against the mean of
+    the established methods, seed by seed."""
+    claims, least = [], comparison.budget(runs)
+    readings = {
+        "epochs": lambda run: run.measured("linear_top1").get("value"),
+        "compute": lambda run: comparison.at_compute(run, comparison.TRACKED["linear"], least),
+    }
+    rows = comparison.by_method(runs)
+    rivals = [method for method in comparison.ESTABLISHED if method in rows]
+    for (equal, read), row in itertools.product(readings.items(), comparison.CANONICAL):
+        mine, *theirs = ({run.seed: read(run) for run in rows.get(method, ())} for method in (row, *rivals))
+        seeds = set(mine).intersection(*theirs) if theirs else set()
+        means = {
+            seed: float(np.mean([one[seed] for one in theirs]))
+            for seed in seeds
+            if None not in (one[seed] for one in theirs)
+        }
+        text = (
+            f"on {dataset} (`{matrix}`), `{row}` is as good as the mean of {', '.join(rivals)} at equal {equal}: "
+            "linear accuracy of h, less theirs"
+        )
+        claims.append(Claim(text, "paper", paired(mine, means), -MARGIN))
+    return claims
+
+
+def on_images(directory: Path) -> str:
+    found = images(directory)
+    if not found:
         return (
             "## On images\n\nNot among these runs. `python recipes/reproduce.py --matrix "
-            "recipes/reproduce/cifar10_cpu.yaml` makes them (it resumes), and `--reproduced "
-            "runs/reproduce/cifar10_cpu` adds them here."
+            "recipes/reproduce/cifar10_cpu.yaml` makes them (it resumes), and their evidence is taken up here."
         )
-    columns = {
-        "linear, %": "linear_top1",
-        "kNN, %": "knn_top1",
-        "cos-DV": "mi/cos_dv",
-        "effective rank": "rank/effective_rank",
-        "RankMe": "rank/rankme",
-    }
-    lines, values, budget = [], {name: [] for name in columns}, min(run["flops"] for run in runs)
-    for run in runs:
-        cells = []
-        for name, key in columns.items():
-            value = run["rows"].get((key, "trained", "online"), {}).get("value")
-            values[name].append(value)
-            cells.append("–" if value is None else f"{100 * value:.1f}" if "%" in name else f"{value:.2f}")
-        affordable = [share for share in run["accuracies"] if share * run["flops"] <= 1.001 * budget]
-        cells.append(f"{100 * run['accuracies'][max(affordable)]:.1f}" if affordable else "–")
-        name = f"{run['dataset']}, `{run['method']}`, seed {run['seed']}"
-        lines.append([name, run["passes"], f"{run['flops'] / 1e12:.1f}", *cells])
-    from scipy.stats import spearmanr
-
-    ranked = []
-    for name in list(columns)[2:]:
-        both = [(a, b) for a, b in zip(values[name], values["linear, %"]) if None not in (a, b)]
-        if len(both) > 3:
-            ranked.append([name, f"{spearmanr(*zip(*both)).statistic:.2f}", len(both)])
-    header = ["run", "encoder passes a step", "Tflop in all", *columns, "tracked linear, %, at equal compute"]
-    text = table(header, lines)
-    more = table(["measure", "Spearman's correlation with linear accuracy", "runs"], ranked) if ranked else ""
-    return (
-        "## On images\n\nOf finished runs of `recipes/reproduce.py`, as many epochs for each; at equal compute the "
-        f"last evaluation before a run has spent what the cheapest spends in all.\n\n{text}\n\n{more}"
-    )
+    parts = []
+    for (matrix, dataset), runs in found.items():
+        parts += [
+            f"## On images: {dataset}",
+            comparison.cost_table(runs),
+            "At equal compute a row is read where it has spent what the cheapest of the table spends in all, on the "
+            "line between the tracked evaluations around. "
+            f"[The page of the matrix](../{matrix}.md) has MI, ranks and intervals.",
+            comparison.correlation_table(runs),
+        ]
+    return "\n\n".join(parts)
 
 
-def draw(done: Done, methods: Sequence[str], directory: Path | None):
-    runs = finished(directory)
-    figure, axes = drawing.panels(1, 3 + bool(runs), 4.2, 4.0)
+def draw(done: Done, methods: Sequence[str], directory: Path):
+    panels = images(directory)
+    figure, axes = drawing.panels(1, 3 + len(panels), 4.2, 4.0)
     first, second, third = axes[0][:3]
     for i, equal in enumerate(("epochs", "compute")):
         found = {method: mean_interval(list(accuracy(done, method, equal=equal).values())) for method in methods}
@@ -325,16 +295,10 @@ def draw(done: Done, methods: Sequence[str], directory: Path | None):
     }
     drawing.points(third, found)
     third.set(title="rank correlation with accuracy", xlim=(-1.05, 1.05))
-    for i, run in enumerate(runs):
-        point = [
-            run["rows"].get((key, "trained", "online"), {}).get("value", math.nan)
-            for key in ("mi/cos_dv", "linear_top1")
-        ]
-        axes[0][3].plot(*point, drawing.MARKERS[i % 8], color=drawing.COLOURS[i % 6])
-        axes[0][3].annotate(run["method"], point, fontsize=7, xytext=(3, 3), textcoords="offset points")
-    if runs:
-        axes[0][3].set(title="images", xlabel="cos-DV of z (nats)", ylabel="linear accuracy")
-    drawing.legend(figure, axes)
+    for axis, ((matrix, dataset), runs) in zip(axes[0][3:], panels.items()):
+        mi_against_accuracy(axis, runs, "mi/cos_dv_calibrated", all_named=True)
+        axis.set(title=f"{dataset}, {matrix}")
+    drawing.legend(figure, axes[0][:3])
     return figure
 
 

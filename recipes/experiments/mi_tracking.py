@@ -4,7 +4,7 @@
 
 Gaussian mixtures of 2 to 64 dimensions and pairs of renderings of the embedded corpus, whose MI is known: `sdmi` in
 turns (an E-step, an M-step), in blocks of 8 steps, in blocks of an epoch, with both gradients at once and no turns,
-and `jmi`. Panels of CIFAR-10 are of runs of recipes/reproduce.py: --reproduced runs/reproduce/cifar10_tracking_cpu.
+and `jmi`. Panels of CIFAR-10 are of the evidence of recipes/reproduce.py, of its matrix cifar10_tracking_cpu.
 """
 
 import itertools
@@ -217,7 +217,7 @@ def images(done: Done) -> str:
     )
 
 
-def draw(done: Done, reproduced: Path | None):
+def draw(done: Done, reproduced: Path):
     runs = cifar_runs(reproduced)
     places = [*(f"mixture{d}" for d in DIMENSIONS), "shapes"]
     figure, axes = drawing.panels(2, 3, 3.8, 3.0)
@@ -226,8 +226,8 @@ def draw(done: Done, reproduced: Path | None):
             drawing.runs(axis, done, f"{place}-{arm}", at("cos_dv"), i, arm, of="fine", share=True)
         axis.set(title=place, xlabel="share of the run", ylabel="held-out cos-DV (nats)")
     rest = axes.flat[-1]
-    for i, (name, records) in enumerate(runs.items()):
-        drawing.curve(rest, [r["step"] for r in records], [[r["eval/mi/cos_dv"] for r in records]], i, name)
+    for i, (name, (steps, values)) in enumerate(runs.items()):
+        drawing.curve(rest, steps, [values], i, name)
     rest.set(title="CIFAR-10", xlabel="step") if runs else rest.set_axis_off()
     drawing.legend(figure, axes)
     figure.suptitle("held-out MI of the online branch, mean of seeds and 95 % band")

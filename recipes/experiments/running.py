@@ -18,7 +18,9 @@ from reporting import Report, write_report
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.training import write_json
 
-RESULTS = Path(__file__).resolve().parent.parent.parent / "model_cards" / "results" / "paper"
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.append(str(ROOT / "recipes"))  # from here on, what recipes/reproduce.py is made of can be imported
+RESULTS = ROOT / "model_cards" / "results" / "paper"
 SEEDS = tuple(range(5))
 
 
@@ -108,7 +110,10 @@ def parser_of(doc: str) -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="replicates; intervals need two")
     parser.add_argument("--tiny", action="store_true", help="a few steps, to try the code: says nothing")
     parser.add_argument("--report_only", action="store_true", help="write the report of what is done")
-    parser.add_argument("--reproduced", type=Path, help="directory of runs of recipes/reproduce.py, for its panels")
+    evidence = RESULTS.with_name("evidence")
+    parser.add_argument(
+        "--reproduced", type=Path, default=evidence, help="evidence of recipes/reproduce.py, by matrix"
+    )
     return parser
 
 

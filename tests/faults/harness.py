@@ -57,6 +57,7 @@ def train(method: str, output_dir: Path, *argv, opened=open_once, **patches) -> 
 
     The encoder is the smallest; `patches` take the place of what the recipe imports, when it imports it.
     """
+    forget_processes()  # of other tests
     module = recipe_of(METHODS[method].paradigm)
     smaller = [f"{name}={value}" for name, value in SMALLER.items() if name in METHODS[method].columns]
     smallest = mock.Mock(return_value=small_config(method).encoder_config)
@@ -74,8 +75,13 @@ def train(method: str, output_dir: Path, *argv, opened=open_once, **patches) -> 
     except Trained:
         return 0
     finally:
-        AcceleratorState._reset_state(reset_partial_state=True)
-        PartialState._reset_state()
+        forget_processes()
+
+
+def forget_processes() -> None:
+    """Have Accelerate look again which process of how many this is."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState._reset_state()
 
 
 def images_of(folder: Path) -> list[str]:

@@ -102,6 +102,25 @@ def tensors(change):
     return make
 
 
+def averages(change):
+    def make(at):
+        found = load_file(at / "optimizer.safetensors")
+        change(found)
+        save_file(found, at / "optimizer.safetensors")
+
+    return make
+
+
+def without_averages(tree):
+    _, first = tree["dict"][0][1]["dict"][0]
+    first["dict"] = [[key, value] for key, value in first["dict"] if key != "exp_avg"]
+
+
+def other_coefficients(tree):
+    group = tree["dict"][1][1]["list"][0]
+    group["dict"] = [[key, {"value": "evil"} if key == "eps" else value] for key, value in group["dict"]]
+
+
 def linked(at):
     (at / "model.safetensors").rename(at.parent / "elsewhere")
     (at / "model.safetensors").symlink_to(at.parent / "elsewhere")
@@ -111,6 +130,14 @@ def pipe(name):
     def make(at):
         (at / name).unlink(missing_ok=True)
         os.mkfifo(at / name)
+
+    return make
+
+
+def device(name):
+    def make(at):
+        (at / name).unlink(missing_ok=True)
+        (at / name).symlink_to("/dev/zero")
 
     return make
 
@@ -157,6 +184,11 @@ CHECKPOINTS = {  # name: (what is done to a checkpoint, whether its manifest is 
     "number of no number": (written("optimizer.json", b'{"float":"evil"}'), True),
     "groups of nothing": (written("optimizer.json", b'{"dict":[["state",{"dict":[]}],["param_groups",{"list":[]}]]}'),
                           True),
+    "averages of another shape": (averages(lambda t: t.update({at: t[at].flatten()[:1].clone() for at in t})), True),
+    "averages that are missing": (changed("optimizer.json", without_averages), True),
+    "averages of nobody": (changed("optimizer.json", lambda tree: tree["dict"][0][1]["dict"].append(
+        [10**6, {"dict": []}])), True),
+    "coefficients of text": (changed("optimizer.json", other_coefficients), True),
     "no optimizer": (lambda at: [(at / f"optimizer.{kind}").unlink() for kind in ("json", "safetensors")], True),
     "later format": (changed("manifest.json", lambda m: m.update(format_version=10**30)), False),
 }  # fmt: skip
@@ -253,6 +285,11 @@ ENCODERS = {
     "pickle in place of weights": lambda at: (at / "model.safetensors").rename(at / "pytorch_model.bin"),
     "billions of numbers": lambda at: (at / "model.safetensors").write_bytes(BILLIONS),
     "no weights": lambda at: save_file({}, at / "model.safetensors", metadata={"format": "pt"}),
+    "pipe as config": pipe("config.json"),
+    "pipe as weights": pipe("model.safetensors"),
+    "pipe as preprocessor": pipe("preprocessor_config.json"),
+    "device as config": device("config.json"),
+    "device as weights": device("model.safetensors"),
     "adapter of the Hub": lambda at: (at / "adapter_config.json").write_text(
         '{"base_model_name_or_path": "evil/model", "peft_type": "LORA"}'
     ),

@@ -57,7 +57,7 @@ def test_hours_that_are_over_are_as_a_signal(flat, tmp_path, capsys):
     assert train("jmi", tmp_path, *argv, *AGAIN, "--max_hours", 1) == 0
 
 
-@pytest.mark.parametrize("at", [0, 4, 8])
+@pytest.mark.parametrize("at", [4, *(pytest.param(at, marks=pytest.mark.slow) for at in (0, 8))])
 def test_a_signal_in_an_evaluation_breaks_it_off_and_the_resumed_run_makes_it(at, flat, tmp_path, monkeypatch):
     argv = [*images_of(flat), *STEPS, "--eval_steps", 4]
     assert train("byol", tmp_path / "whole", *argv) == 0
@@ -103,6 +103,38 @@ def test_a_second_signal_ends_the_process_at_once(flat, tmp_path):
         assert ends_of(children) == [-signal.SIGTERM]
     assert states_of(tmp_path)[1] == 2
     assert train("jmi", tmp_path, *argv, *AGAIN) == 0
+
+
+@pytest.mark.parametrize("points", [pytest.param(n, marks=[pytest.mark.slow] * (n != 5)) for n in range(1, 11)])
+def test_a_second_signal_during_a_save_leaves_the_last_or_the_new_checkpoint(points, flat, tmp_path, monkeypatch):
+    """It comes before the so-many-th file of the checkpoint of step 4 is synced, or not before all are."""
+    fsync, passed = os.fsync, [0]
+
+    def late(descriptor):
+        if (tmp_path / "checkpoints" / ".tmp-4").exists():
+            passed[0] += 1
+            if passed[0] == points:
+                os.kill(os.getpid(), signal.SIGTERM)  # the second
+                time.sleep(60)
+        fsync(descriptor)
+
+    class Signalled(MetricsLog):
+        def step(self, record, images, skipped):
+            super().step(record, images, skipped)
+            if record["step"] == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+                SIGNALS.at -= 2
+
+    monkeypatch.setattr(os, "fsync", late)
+    argv = [*images_of(flat), "--max_train_steps", 8, "--checkpointing_steps", 2]
+    with forked(lambda: train("jmi", tmp_path, *argv, MetricsLog=Signalled), {}) as children:
+        (code,) = ends_of(children)
+    whole = points == 10  # seven files, the manifest and the directory are synced before
+    assert code == (ExitCode.STOPPED if whole else -signal.SIGTERM)
+    assert states_of(tmp_path)[1] == (4 if whole else 2)
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert train("jmi", tmp_path, *argv, *AGAIN) == 0
+    assert states_of(tmp_path)[1] == 8
 
 
 @pytest.mark.parametrize("told", [(1,), *(pytest.param(told, marks=pytest.mark.slow) for told in ((0,), (0, 1)))])

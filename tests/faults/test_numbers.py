@@ -34,7 +34,9 @@ def views_with(value: float, *steps: int, rank: int | None = None):
     return Poisoned
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    "value", [float("nan"), *(pytest.param(float(value), marks=pytest.mark.slow) for value in ("inf", "-inf"))]
+)
 def test_a_step_that_is_not_finite_is_skipped_without_a_trace(value, flat, tmp_path):
     assert train("moco_v2", tmp_path, *images_of(flat), *STEPS, RandomViews=views_with(value, 3)) == 0
     assert_skipped(tmp_path, 3)

@@ -13,7 +13,7 @@ from hf_mi_ssl.data import open_train_and_held_out
 from hf_mi_ssl.errors import ExitCode
 from hf_mi_ssl.evaluation import Evaluation
 from hf_mi_ssl.methods import METHODS
-from hf_mi_ssl.training import MetricsLog, build_optimizer, latest_checkpoint
+from hf_mi_ssl.training import MetricsLog, build_optimizer
 from hf_mi_ssl.views import RandomViews
 from tests.faults.harness import ends_of, forked, images_of, log_of, same, states_of, train, two_processes
 from tests.faults.test_leaving import signalled_in_step
@@ -31,10 +31,10 @@ class Counted(MetricsLog):
         self.steps += self.accelerator.is_main_process
 
 
-def killed(run, processes, kills: int, seed: int = 0) -> None:
+def killed(run, processes, kills: int, seed: int = 0) -> int:
     """Run it again and again, with a SIGKILL to one process some steps later, at any instant of a step or a save or,
-    at times, while it starts; then to the end."""
-    chance = random.Random(seed)
+    at times, while it starts; then to the end. Returns how many kills there were."""
+    chance, counted = random.Random(seed), 0
     for kill in range(kills):
         Counted.steps.zero_()
         wanted = chance.randrange(5)
@@ -45,14 +45,12 @@ def killed(run, processes, kills: int, seed: int = 0) -> None:
             time.sleep(chance.uniform(0, 0.02 if wanted else 0.5))
             victim = chance.choice(children)
             os.kill(victim, signal.SIGKILL)
-            others = [child for child in children if child != victim]
-            if not wanted:  # they have not met yet: it is the launcher that ends those that wait
-                for child in others:
-                    os.kill(child, signal.SIGKILL)
             assert ends_of([victim]) == [-signal.SIGKILL]
-            assert all(end == (ExitCode.PROCESS_LOST if wanted else -signal.SIGKILL) for end in ends_of(others))
+            counted += 1
+            assert set(ends_of([child for child in children if child != victim])) <= {ExitCode.PROCESS_LOST}
     with forked(run, *processes()) as children:
         assert ends_of(children, 400) == [0] * len(children)
+    return counted
 
 
 def assert_undisturbed(one, other):
@@ -74,20 +72,20 @@ def test_a_run_survives_every_sigkill_bit_for_bit(world, kills, flat, tmp_path, 
         return two_processes() if world == 2 else [{}]
 
     def run(name):
-        return lambda: train("sdmi_ema", tmp_path / name, *argv, MetricsLog=Counted)
+        return lambda: train("sdmi_ema", tmp_path / name, *argv, "--process_timeout", 0.15, MetricsLog=Counted)
 
     with forked(run("whole"), *processes()) as children:
         assert ends_of(children, 400) == [0] * world
-    killed(run("killed"), processes, kills)
+    counted = killed(run("killed"), processes, kills)
     assert_undisturbed(tmp_path / "whole", tmp_path / "killed")
     logged = [record["step"] for record in log_of(tmp_path / "killed") if "loss" in record]
     assert logged == list(range(1, steps + 1))
-    if kills == 40:
-        figure("SIGKILLs survived, bitwise, every log line once", f"{kills} of {kills} on {world}")
+    figure("SIGKILLs survived, bitwise, every log line once", f"{counted} of {kills} on {world}")
 
 
-def resumed_at_every_step(method, flat, tmp_path, workers):
-    epoch = 7
+def resumed_at_every_step(method, flat, tmp_path, workers) -> int:
+    """How many steps of an epoch, all but the last, it was resumed after."""
+    epoch, resumed_after = 7, 0
     argv = [*images_of(flat), "--max_train_steps", epoch, "--checkpointing_steps", 1]
     argv += ["--checkpoints_total_limit", 99, "--dataloader_num_workers", workers]
     if workers:  # which decode each batch
@@ -104,6 +102,8 @@ def resumed_at_every_step(method, flat, tmp_path, workers):
         resumed = [record for record in log_of(output) if record["step"] > step]
         assert resumed == [record for record in log if record["step"] > step]
         shutil.rmtree(output)
+        resumed_after += 1
+    return resumed_after
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
@@ -114,9 +114,8 @@ def test_a_run_resumes_at_every_step_bit_for_bit(workers, flat, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_row_resumes_at_every_step_bit_for_bit(workers, flat, tmp_path, figure):
-    for method in METHODS:
-        resumed_at_every_step(method, flat, tmp_path / method, workers)
-    figure("resumed at every step, bitwise", f"{len(METHODS)} of {len(METHODS)} rows, {workers} workers")
+    resumed = [resumed_at_every_step(method, flat, tmp_path / method, workers) for method in METHODS]
+    figure("resumed at every step, bitwise", f"{len(resumed)} rows, {sum(resumed)} times, {workers} workers")
 
 
 class WideViews(RandomViews):
@@ -161,41 +160,3 @@ def test_a_run_goes_on_with_another_number_of_processes(flat, tmp_path, figure, 
     for name, tensor in one.items():
         torch.testing.assert_close(other[name], tensor, rtol=1e-8, atol=1e-8)
     figure("processes 1, 4, 2, 1: difference in losses", f"{difference:.1e}")
-
-
-def test_a_process_that_dies_ends_the_run_with_the_reason(flat, tmp_path, capfd):
-    argv = [*images_of(flat), "--max_train_steps", 400, "--checkpointing_steps", 2]
-    argv += ["--per_device_train_batch_size", 8, *LATEST]
-
-    with forked(lambda: train("byol", tmp_path, *argv), *two_processes()) as children:
-        until = time.monotonic() + 60
-        while latest_checkpoint(tmp_path / "checkpoints") is None and time.monotonic() < until:
-            time.sleep(0.02)
-        os.kill(children[1], signal.SIGKILL)
-        started = time.monotonic()
-        assert ends_of(children, 30) == [ExitCode.PROCESS_LOST, -signal.SIGKILL]
-        assert time.monotonic() - started < 30
-    said = capfd.readouterr().err
-    assert "another process of the run died or does not answer" in said
-    assert "Traceback" not in said
-    assert latest_checkpoint(tmp_path / "checkpoints") is not None
-
-
-@pytest.mark.slow
-def test_a_process_that_hangs_ends_the_run_within_the_time_that_was_set(flat, tmp_path, capfd):
-    argv = [*images_of(flat), "--max_train_steps", 400, "--checkpointing_steps", 2, "--process_timeout", 0.05]
-
-    class Hanging(RandomViews):
-        def __call__(self, images, epoch, indices):
-            if epoch > 0 and os.environ["RANK"] == "1":
-                time.sleep(600)
-            return super().__call__(images, epoch, indices)
-
-    def run():
-        return train("jmi", tmp_path, *argv, "--per_device_train_batch_size", 8, RandomViews=Hanging)
-
-    with forked(run, *two_processes()) as children:
-        assert ends_of(children[:1], 60) == [ExitCode.PROCESS_LOST]
-    said = capfd.readouterr().err
-    assert "another process of the run died or does not answer" in said
-    assert latest_checkpoint(tmp_path / "checkpoints") is not None

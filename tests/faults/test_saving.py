@@ -13,13 +13,17 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+import datasets
 import pytest
 import torch
+from PIL import Image
 
+from hf_mi_ssl.data import open_train_and_held_out
 from hf_mi_ssl.errors import ExitCode, UserError
 from hf_mi_ssl.training import checkpoints, latest_checkpoint, load_checkpoint, save_checkpoint
 from hf_mi_ssl.training.checkpoints import verify
 from hf_mi_ssl.training.state import lock
+from hf_mi_ssl.views import opencv
 from tests.faults.harness import ends_of, forked, images_of, same, states_of, train
 from tests.test_checkpoints import a_state
 
@@ -106,7 +110,7 @@ def test_a_save_that_fails_at_any_point_leaves_the_last_or_the_new_checkpoint(fa
     template = tmp_path / "template"
     for step in (1, 2):
         save_checkpoint(template, step, a_state(step), {}, keep)
-    survived = 0
+    tried = survived = 0
     for at in itertools.count(1):
         root = tmp_path / f"at-{at}"
         shutil.copytree(template, root)
@@ -130,6 +134,7 @@ def test_a_save_that_fails_at_any_point_leaves_the_last_or_the_new_checkpoint(fa
             failed = points.left <= 0
             assert said is None or said.exit_code == ExitCode.NOT_WRITTEN
             assert said is None or re.search(r"bytes needed.* checkpoint is .*checkpoint-[23]$", str(said))
+        tried += failed
         states, record = load_checkpoint(latest_checkpoint(root))
         assert record["step"] in (2, 3)
         assert same(states, a_state(record["step"]))  # all of one step, nothing mixed
@@ -140,8 +145,8 @@ def test_a_save_that_fails_at_any_point_leaves_the_last_or_the_new_checkpoint(fa
         if not failed:
             break
         survived += 1
-    assert survived > 40
-    figure("crash points of a save survived", f"{survived} of {survived}, {fail.__name__}, keep {keep}")
+    assert tried == survived > 40
+    figure("crash points of a save survived", f"{survived} of {tried} ({fail.__name__}, keep {keep})")
 
 
 def flips_and_cuts(checkpoint: Path):
@@ -159,7 +164,7 @@ def flips_and_cuts(checkpoint: Path):
 def test_what_is_flipped_or_cut_is_rejected_by_name(tmp_path, caplog, figure):
     for step in (1, 2):
         save_checkpoint(tmp_path, step, a_state(step), {}, 2)
-    newest, rejected = tmp_path / "checkpoint-2", 0
+    newest, damaged, rejected = tmp_path / "checkpoint-2", 0, 0
     for file, content in flips_and_cuts(newest):
         whole = file.read_bytes()
         file.write_bytes(content)
@@ -167,6 +172,7 @@ def test_what_is_flipped_or_cut_is_rejected_by_name(tmp_path, caplog, figure):
         if file.name == "manifest.json" and verify(newest) is None:
             assert json.loads(content) == json.loads(whole)  # in white space
         else:
+            damaged += 1
             with caplog.at_level(logging.WARNING):
                 assert latest_checkpoint(tmp_path).name == "checkpoint-1"
             assert len(caplog.messages) == 1
@@ -175,7 +181,7 @@ def test_what_is_flipped_or_cut_is_rejected_by_name(tmp_path, caplog, figure):
             rejected += 1
         file.write_bytes(whole)
     assert rejected >= 60
-    figure("flipped and truncated files rejected by name", f"{rejected} of {rejected}")
+    figure("flipped and truncated files rejected by name", f"{rejected} of {damaged}")
 
 
 def test_a_disk_that_fills_up_ends_the_run_in_one_line_and_it_goes_on_later(points, flat, tmp_path, capsys):
@@ -283,3 +289,62 @@ def test_another_run_is_refused_with_all_differences(flat, tmp_path, capsys):
     said = capsys.readouterr().err
     for difference in ("seed 0 → 3", "learning_rate 0.005 → 0.1", "'temperature': 0.3"):
         assert difference in said
+
+
+def changed_images(folder):
+    """Other pixels, of as many images under the same names."""
+    for file in folder.rglob("*.png"):
+        image = Image.open(file)
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(file)
+
+
+@pytest.mark.parametrize("split", ["train", pytest.param("test", marks=pytest.mark.slow)])
+def test_other_images_than_those_of_the_run_are_refused(split, folder, tmp_path, capsys):
+    images, run = tmp_path / "images", {"opened": open_train_and_held_out}
+    shutil.copytree(folder, images)
+    resume = [*STEPS, "--resume_from_checkpoint", "latest"]
+    assert train("jmi", tmp_path / "run", *images_of(images), *resume, **run) == 0
+    changed_images(images / split)
+    assert train("jmi", tmp_path / "run", *images_of(images), *resume, **run) == ExitCode.OTHER_RUN
+    name = {"train": "images_of_train", "test": "images_of_held_out"}[split]
+    assert re.search(rf"belongs to another run \({name} '\w+' → '\w+'\)", capsys.readouterr().err)
+
+
+def test_the_same_images_elsewhere_go_on_and_it_is_said(folder, tmp_path, caplog):
+    run = {"opened": open_train_and_held_out}
+    resume = [*STEPS, "--resume_from_checkpoint", "latest"]
+    assert train("jmi", tmp_path / "run", *images_of(folder), *resume, **run) == 0
+    caplog.clear()
+    assert train("jmi", tmp_path / "run", *images_of(folder), *resume, **run) == 0
+    assert "the data were moved" not in caplog.text
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    assert train("jmi", tmp_path / "run", *images_of(tmp_path / "elsewhere"), *resume, **run) == 0
+    assert caplog.text.count("the data were moved, or written again, since the checkpoint") == 1
+
+
+def test_a_stream_of_other_images_is_refused_wherever_they_lie(flat, tmp_path, capsys):
+    def rows(place, *colours):
+        place.mkdir()
+        for shard, colour in enumerate(colours):
+            pictures = [Image.new("RGB", (8, 8), (colour, row, 0)) for row in range(40)]
+            features = datasets.Features({"image": datasets.Image()})
+            datasets.Dataset.from_dict({"image": pictures}, features=features).to_parquet(place / f"{shard}.parquet")
+        return ["--dataset_name", "parquet", "--data_files", f"train={place}/*.parquet", "--streaming"]
+
+    argv = ["--max_train_steps", 2, "--checkpointing_steps", 1, "--resume_from_checkpoint", "latest"]
+    run = {"opened": open_train_and_held_out}
+    assert train("jmi", tmp_path / "run", *rows(tmp_path / "a", 1, 2, 3), *argv, **run) == 0
+    assert train("jmi", tmp_path / "run", *rows(tmp_path / "b", 1, 2, 3), *argv, **run) == 0
+    capsys.readouterr()
+    for place, colours in (("c", (1, 2, 4)), ("d", (2, 1, 3))):
+        assert train("jmi", tmp_path / "run", *rows(tmp_path / place, *colours), *argv, **run) == ExitCode.OTHER_RUN
+        assert "images_of_train '" in capsys.readouterr().err
+
+
+def test_who_makes_the_views_belongs_to_a_run(flat, tmp_path, capsys, monkeypatch):
+    argv = [*images_of(flat), "--image_size", 96, "--max_train_steps", 1, "--resume_from_checkpoint", "latest"]
+    monkeypatch.setattr(opencv, "_installed", lambda: True)
+    assert train("jmi", tmp_path, *argv) == 0
+    monkeypatch.setattr(opencv, "_installed", lambda: False)
+    assert train("jmi", tmp_path, *argv) == ExitCode.OTHER_RUN
+    assert "(views_by 'opencv' → 'torch')" in capsys.readouterr().err
