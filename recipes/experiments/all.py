@@ -10,11 +10,17 @@ import sys
 from pathlib import Path
 
 import canonical_vs_established
+import information_without_accuracy
 import label_free_selection
 import marginal_ablation
 import mi_tracking
-import next_checks
-import open_questions
+import non_gaussian_laws
+import nonconcave_critics
+import other_modalities
+import predictor_capacity
+import regulariser_weights
+import surrogate_training
+import two_modalities
 from harness import parser_of, run_experiments
 
 from hf_mi_ssl.errors import UserError
@@ -22,9 +28,15 @@ from hf_mi_ssl.errors import UserError
 EXPERIMENTS = (
     mi_tracking,
     marginal_ablation,
+    regulariser_weights,
     canonical_vs_established,
-    next_checks,
-    open_questions,
+    nonconcave_critics,
+    predictor_capacity,
+    two_modalities,
+    other_modalities,
+    information_without_accuracy,
+    non_gaussian_laws,
+    surrogate_training,
     label_free_selection,
 )
 

@@ -1,7 +1,7 @@
 """Critics of the experiments, beside those of the package: importing this registers them."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hf_mi_ssl.mi import CRITICS
 from hf_mi_ssl.mi.critics import _whiten, cosine, critic
@@ -53,3 +53,32 @@ def _chebyshev(a: Tensor, b: Tensor, k: int) -> tuple[Tensor, Tensor]:
         return torch.cat([2 * squares[0], -one[0]], 1), torch.cat([squares[1], one[1]], 1)
     cubes = [torch.einsum("ni,nj->nij", square, z).flatten(1) for square, z in zip(squares, (x, y))]
     return torch.cat([4 * cubes[0], -3 * x], 1), torch.cat([cubes[1], y], 1)
+
+
+@critic
+def absolute_cosine(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """T(a, b) = |cos ∠(a, b)|
+
+    Opposite embeddings agree, and between them there is a kink. It has no factors: they are all scores and 1.
+    """
+    left, right = cosine(a, b)
+    return (left @ right.T).abs(), torch.eye(len(b), dtype=b.dtype)
+
+
+class LearnedCritic(nn.Module):
+    """T(a, b) = vᵀ relu(A a/‖a‖ + B b/‖b‖ + c), learned; its factors are all scores and 1, as in `absolute_cosine`."""
+
+    def __init__(self, size: int, seed: int, hidden: int = 16):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.a, self.b, self.out = (
+                nn.Linear(size, hidden),
+                nn.Linear(size, hidden, bias=False),
+                nn.Linear(hidden, 1),
+            )
+
+    def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = cosine(a, b)
+        scores = self.out((self.a(a)[:, None] + self.b(b)[None]).relu()).squeeze(2)
+        return scores, torch.eye(len(b), dtype=b.dtype)

@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from reading import Done, Read, replicates
 from reporting import Interval
 
 from hf_mi_ssl.evaluation.figures import COLOURS, _figure
 
+# A card of its own: text and all six colours are readable on it, on light pages and on dark ones
+_CARD = {"facecolor": "#fafaf7", "edgecolor": "#b8b8b2", "linewidth": 1.5}
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
@@ -15,8 +18,11 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 def panels(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
     """A figure and its axes, (rows, columns), with room for a legend on the right."""
     figure = _figure(width * columns + 1.8, height * rows + 0.6)
+    figure.set(**_CARD)
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
+        axis.set_facecolor("white")
         axis.grid(alpha=0.3)
     return figure, axes
 
@@ -35,6 +41,31 @@ def curve(axis: Any, steps: Sequence[float], replicates: Sequence[Sequence[float
     if len(values) > 1:
         half = t.ppf(0.975, len(values) - 1) * np.nanstd(values, 0, ddof=1) / len(values) ** 0.5
         axis.fill_between(steps, mean - half, mean + half, color=colour, alpha=0.18, linewidth=0)
+
+
+def runs(
+    axis: Any, done: Done, arm: str, read: Read, i: int, label: str, of: str = "curves", share: bool = False
+) -> None:
+    """What is read of the curves of an arm's runs, as `curve` draws it, against the step or the share of a run."""
+    found = [result[of] for result in replicates(done, arm, dict).values() if of in result]
+    if found:
+        steps = [step / (found[0]["step"][-1] if share else 1) for step in found[0]["step"]]
+        curve(axis, steps, [read(curves) for curves in found], i, label)
+
+
+def bars(axis: Any, x: Sequence[float], found: Sequence[Interval], i: int, label: str, line: str = "-") -> None:
+    """Intervals at x, joined, in colour and marker number i."""
+    errors = [[max(0.0, one.value - one.low) for one in found], [max(0.0, one.high - one.value) for one in found]]
+    axis.errorbar(
+        x,
+        [one.value for one in found],
+        errors if np.isfinite(errors).all() else None,
+        fmt=MARKERS[i % len(MARKERS)],
+        linestyle=line,
+        color=COLOURS[i % len(COLOURS)],
+        capsize=3,
+        label=label,
+    )
 
 
 def points(axis: Any, found: Mapping[str, Interval], i: int = 0, label: str = "", shift: float = 0.0) -> None:

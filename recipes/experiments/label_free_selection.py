@@ -3,8 +3,8 @@
     python recipes/experiments/label_free_selection.py
 
 Three pools: hyper-parameters of one row, methods (the runs of canonical_vs_established.py), and settings in which a
-style survives the augmentation (those of open_questions.py). In each: rank correlation with linear accuracy of h, and
-what choosing by the measure costs; and the same over the checkpoints of each run.
+style survives the augmentation (those of information_without_accuracy.py). In each: rank correlation with linear
+accuracy of h, and what choosing by the measure costs; and the same over the checkpoints of each run.
 """
 
 import itertools
@@ -14,11 +14,11 @@ from collections.abc import Sequence
 
 import canonical_vs_established as canonical
 import drawing
+import information_without_accuracy
 import numpy as np
-import open_questions
 from canonical_vs_established import MEASURES, Measure, correlations
-from harness import Done, Job, Replicates, main, train
-from reporting import Claim, Report, mean_interval, paired, table
+from harness import Done, Job, Replicates, main, replicated, train
+from reporting import Report, literature, mean_interval, ours, paired, table
 
 NAME = "label_free_selection"
 TEMPERATURES, RATES = (0.1, 0.5), (3e-4, 3e-3, 3e-2)
@@ -31,15 +31,12 @@ Points = dict[int, list[tuple[dict, int, float]]]  # by seed: curves, the evalua
 
 def jobs(seeds: Sequence[int], tiny: bool) -> list[Job]:
     less = {"steps": 6, "batch_size": 32, "evaluations": 2, "held": 64} if tiny else {}
-    found = []
-    for temperature, rate, seed in itertools.product(TEMPERATURES, RATES, seeds):
-        arguments = (
-            canonical.SETTINGS
-            | less
-            | {"method": "jmi", "columns": {"temperature": temperature}, "learning_rate": rate, "seed": seed}
-        )
-        found.append(Job(NAME, f"jmi τ={temperature:g} lr={rate:g}-seed{seed}", train, arguments))
-    others = [*canonical.jobs(seeds, tiny), *open_questions.jobs(seeds, tiny)]
+    arms = {
+        f"jmi τ={temperature:g} lr={rate:g}": {"columns": {"temperature": temperature}, "learning_rate": rate}
+        for temperature, rate in itertools.product(TEMPERATURES, RATES)
+    }
+    found = replicated(NAME, train, arms, seeds, **canonical.SETTINGS | {"method": "jmi"} | less)
+    others = [*canonical.jobs(seeds, tiny), *information_without_accuracy.jobs(seeds, tiny)]
     return found + [job for job in others if job.arguments.get("probes")]
 
 
@@ -109,56 +106,32 @@ def blind(points: Points) -> Replicates:
 def report(done: Done, args: Namespace) -> Report:
     found, names = pools(done), [*MEASURES, BOTH]
     of = {(pool, name): ranked(points, name) for pool, points in found.items() for name in names}
+    hyper, _, style = ({name: of[pool, name] for name in names} for pool in POOLS)
+    mi, spectrum = hyper["calibrated cos-DV"], hyper["effective rank"]
+    text = "{} ranks hyper-parameters: Spearman's correlation"
+    use = {"above": LEAST}
     claims = [
-        Claim(
-            f"{name} ranks hyper-parameters: Spearman's correlation",
-            source,
-            mean_interval(list(of[POOLS[0], name].values())),
-            LEAST,
-            primary=primary,
-        )
-        for name, source, primary in (
-            ("calibrated cos-DV", "ours", True),
-            ("RankMe", "literature", True),
-            (BOTH, "ours", True),
-        )
-    ]
-    claims += [
-        Claim(
-            "MI does so better than the spectrum: calibrated cos-DV less effective rank",
-            "ours",
-            paired(of[POOLS[0], "calibrated cos-DV"], of[POOLS[0], "effective rank"]),
-            0,
-        ),
-        Claim(
+        ours(text.format("calibrated cos-DV"), mean_interval(mi), **use, primary=True),
+        literature(text.format("RankMe"), mean_interval(hyper["RankMe"]), **use, primary=True),
+        ours(text.format(BOTH), mean_interval(hyper[BOTH]), **use, primary=True),
+        ours("MI does so better than the spectrum: calibrated cos-DV less effective rank", paired(mi, spectrum)),
+        ours(
             "the combination ranks no worse than the better of its parts (margin 0.05)",
-            "ours",
-            paired(of[POOLS[0], BOTH], _better(of[POOLS[0], "calibrated cos-DV"], of[POOLS[0], "effective rank"])),
-            -0.05,
+            paired(hyper[BOTH], _better(mi, spectrum)),
+            above=-0.05,
         ),
-        Claim(
-            "where style survives, MI ranks worse than among hyper-parameters",
-            "ours",
-            paired(of[POOLS[0], "calibrated cos-DV"], of[POOLS[2], "calibrated cos-DV"]),
-            0,
+        ours(
+            "where style survives, MI ranks worse than among hyper-parameters", paired(mi, style["calibrated cos-DV"])
         ),
-        Claim(
+        ours(
             "calibrated cos-DV ranks the checkpoints of a run",
-            "ours",
-            mean_interval(list(checkpoints(done, "calibrated cos-DV").values())),
-            LEAST,
+            mean_interval(checkpoints(done, "calibrated cos-DV")),
+            **use,
         ),
-        Claim(
-            "RankMe ranks the checkpoints of a run",
-            "literature",
-            mean_interval(list(checkpoints(done, "RankMe").values())),
-            LEAST,
-        ),
-        Claim(
+        literature("RankMe ranks the checkpoints of a run", mean_interval(checkpoints(done, "RankMe")), **use),
+        ours(
             "choosing hyper-parameters by calibrated cos-DV loses less accuracy than choosing by chance",
-            "ours",
             paired(blind(found[POOLS[0]]), regret(found[POOLS[0]], "calibrated cos-DV")),
-            0,
         ),
     ]
     return Report(
@@ -184,12 +157,12 @@ def pool_table(found: dict[str, Points], of: dict, names: Sequence[str]) -> str:
     for name in names:
         cells = []
         for pool, points in found.items():
-            cells += [mean_interval(list(of[pool, name].values())), mean_interval(list(regret(points, name).values()))]
+            cells += [mean_interval(of[pool, name]), mean_interval(regret(points, name))]
         rows.append([name, *cells])
     rows.append(
         [
             "by chance",
-            *itertools.chain(*(("0", mean_interval(list(blind(points).values()))) for points in found.values())),
+            *itertools.chain(*(("0", mean_interval(blind(points))) for points in found.values())),
         ]
     )
     header = [
@@ -206,7 +179,7 @@ def _count(points: Points) -> int:
 
 
 def checkpoint_table(done: Done, names: Sequence[str]) -> str:
-    rows = [[name, mean_interval(list(checkpoints(done, name).values()))] for name in names]
+    rows = [[name, mean_interval(checkpoints(done, name))] for name in names]
     return "## The checkpoints of a run\n\n" + table(["measure", "Spearman's correlation, mean over runs"], rows)
 
 
@@ -214,7 +187,7 @@ def failures(of: dict) -> str:
     """Where a measure points the wrong way, or nowhere."""
     lines = []
     for (pool, name), values in of.items():
-        found = mean_interval(list(values.values()))
+        found = mean_interval(values)
         if found.n < 2:
             continue
         if found.high < 0:
@@ -227,10 +200,10 @@ def failures(of: dict) -> str:
 def draw(done: Done, found: dict[str, Points], of: dict, names: Sequence[str]):
     figure, axes = drawing.panels(1, 4, 3.6, 4.0)
     for axis, pool in zip(axes[0], found):
-        drawing.points(axis, {name: mean_interval(list(of[pool, name].values())) for name in names})
+        drawing.points(axis, {name: mean_interval(of[pool, name]) for name in names})
         axis.set(title=f"{pool}\nrank correlation with accuracy", xlim=(-1.05, 1.05))
         axis.axvline(0, color="grey", linewidth=1)
-    drawing.points(axes[0][3], {name: mean_interval(list(checkpoints(done, name).values())) for name in names}, 1)
+    drawing.points(axes[0][3], {name: mean_interval(checkpoints(done, name)) for name in names}, 1)
     axes[0][3].set(title="checkpoints of a run\nrank correlation with accuracy", xlim=(-1.05, 1.05))
     axes[0][3].axvline(0, color="grey", linewidth=1)
     for axis in axes[0][1:]:

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,12 @@ class Interval:
     high: float
     n: int
 
+    def __add__(self, by: float) -> "Interval":
+        return Interval(self.value + by, self.low + by, self.high + by, self.n)
+
+    def __neg__(self) -> "Interval":
+        return Interval(-self.value, -self.high, -self.low, self.n)
+
     def __str__(self) -> str:
         if math.isnan(self.value):
             return "–"
@@ -38,10 +45,11 @@ class Interval:
         return f"{self.value:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 
-def mean_interval(values: Sequence[float | None]) -> Interval:
-    """mean ± t_{n−1} s/√n of the replicates that are numbers; without end for fewer than two."""
+def mean_interval(values: Sequence[float | None] | Mapping[int, float | None]) -> Interval:
+    """mean ± t_{n−1} s/√n of the replicates, by seed or not, that are numbers; without end for fewer than two."""
     from scipy.stats import t
 
+    values = values.values() if isinstance(values, Mapping) else values
     x = np.array([value for value in values if value is not None and math.isfinite(value)], dtype=float)
     if len(x) < 2:
         return Interval(float(x[0]) if len(x) else math.nan, -math.inf, math.inf, len(x))
@@ -102,6 +110,16 @@ def paired(first: Mapping[int, float | None], second: Mapping[int, float | None]
 
 def _minus(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
+
+
+def claim(
+    source: str, text: str, found: Interval, above: float = 0, *, within: float | None = None, primary: bool = False
+) -> Claim:
+    """Of one of `SOURCES`: `found` is above a threshold or, as an equivalence, within a margin of nothing."""
+    return Claim(text, source, found, above if within is None else within, within is not None, primary)
+
+
+paper, literature, ours = (partial(claim, source) for source in SOURCES)
 
 
 @dataclass

@@ -1,0 +1,238 @@
+"""Why does more mutual information not mean more accuracy?
+
+    python recipes/experiments/information_without_accuracy.py
+
+A generator of content, shared style and private noise, with exact I(Z; content) and I(Z; style), and four hypotheses:
+H1 the bound is at its ceiling; H2 what is added is style; H3 an invertible map changes what a probe reads, not MI; H4
+the head loses what the representation has.
+"""
+
+import itertools
+import math
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+
+import drawing
+import numpy as np
+from factor_information import RESOLUTION
+from harness import (
+    TINY,
+    Done,
+    Job,
+    Read,
+    Replicates,
+    arms_table,
+    at,
+    last,
+    main,
+    means,
+    over_arms,
+    replicated,
+    train,
+    truth_of,
+)
+from reporting import Claim, Interval, Report, literature, mean_interval, ours, paired, table
+
+from hf_mi_ssl.estimators import TRACKING_TEMPERATURE
+from hf_mi_ssl.mi import bounds
+
+NAME = "information_without_accuracy"
+SURVIVAL, BITS = (0.0, 0.5, 1.0), 3
+GRID = [(1.0, 1), *((p, BITS) for p in SURVIVAL)]  # survival and bits of the style
+ARMS = {
+    "jmi τ .1": {"columns": {"temperature": 0.1}},
+    "jmi τ .5": {"columns": {"temperature": 0.5}},
+    "sdmi": {"columns": {}},
+    "simsiam": {"columns": {"predictor_hidden_size": 64, "projector_hidden_size": 64, "projection_size": 16}},
+}
+BOUNDS = list(ARMS)[:3]  # the arms that ascend a bound
+COMMON = {"steps": 150, "batch_size": 128, "evaluations": 5, "probes": True, "measure": ["informations"]}
+LINEAR = {space: at("end", f"linear_{space}") for space in "zh"}
+PREDICTORS = {
+    "cos-DV": last("mi/cos_dv"),
+    "calibrated cos-DV": last("mi/cos_dv_calibrated"),
+    "I(z; content)": at("informations", "z", "content"),
+    "I(z; style)": at("informations", "z", "style"),
+    "log effective rank": lambda r: math.log(last("rank/effective_rank")(r)),
+    "alignment (minus)": lambda r: -last("collapse/alignment")(r),
+    "uniformity (minus)": lambda r: -last("collapse/uniformity")(r),
+}
+TOGETHER = ("cos-DV", "I(z; content)", "I(z; style)", "log effective rank")  # those of the partial R²
+
+
+def name_of(p: float, bits: int, arm: str) -> str:
+    return f"style p={p:g} B={bits}, {arm}"
+
+
+def source_of(p: float, bits: int) -> dict:
+    return {"name": "factors", "bits": bits, "survival": p}
+
+
+ALL = [name_of(*setting, arm) for setting, arm in itertools.product(GRID, ARMS)]
+
+
+def jobs(seeds: Sequence[int], tiny: bool) -> list[Job]:
+    grid, some = (GRID[::3], list(ARMS)[:1]) if tiny else (GRID, list(ARMS))
+    arms = {
+        name_of(*setting, arm): ARMS[arm] | {"method": arm.split()[0], "source": source_of(*setting)}
+        for setting, arm in itertools.product(grid, some)
+    }
+    return replicated(NAME, train, arms, seeds, **COMMON | (TINY if tiny else {}))
+
+
+def by_seed(done: Done) -> dict[int, list[dict]]:
+    """The results of all settings, by seed."""
+    found: dict[int, list[dict]] = {}
+    for arguments, result in done.values():
+        if "diverged" not in result:
+            found.setdefault(arguments["seed"], []).append(result)
+    return found
+
+
+def rank_correlations(done: Done, space: str = "z") -> dict[str, Replicates]:
+    """Spearman's correlation of each predictor and linear accuracy over the runs of a seed."""
+    from scipy.stats import spearmanr
+
+    def of(read: Read, runs: list[dict]) -> float | None:
+        return float(spearmanr(*([f(run) for run in runs] for f in (read, LINEAR[space]))).statistic)
+
+    seeds = {seed: runs for seed, runs in by_seed(done).items() if len(runs) > 2}
+    return {name: {seed: of(read, runs) for seed, runs in seeds.items()} for name, read in PREDICTORS.items()}
+
+
+def partial_r2(done: Done) -> dict[str, Interval]:
+    """What share of the variance of linear accuracy of z, left by the others, each of four predictors explains."""
+    shares: dict[str, list[float]] = {name: [] for name in TOGETHER}
+    for runs in by_seed(done).values():
+        if len(runs) < 8:
+            continue
+        y = np.array([LINEAR["z"](run) for run in runs])
+        x = np.array([[PREDICTORS[name](run) for name in TOGETHER] for run in runs])
+
+        def residual(columns: list[int], x=x, y=y) -> float:
+            design = np.column_stack([np.ones(len(y)), x[:, columns]])
+            return float(((y - design @ np.linalg.lstsq(design, y, rcond=None)[0]) ** 2).sum())
+
+        whole = residual(list(range(len(TOGETHER))))
+        for i, name in enumerate(TOGETHER):
+            without = residual([j for j in range(len(TOGETHER)) if j != i])
+            shares[name].append(1 - whole / without if without > 0 else 0.0)
+    return {name: mean_interval(values) for name, values in shares.items()}
+
+
+def styled(done: Done, p: float, read: Read) -> Replicates:
+    """Of the arms that ascend a bound, where a style of three bits survives with probability p."""
+    return over_arms(done, [name_of(p, BITS, arm) for arm in BOUNDS], read)
+
+
+def of_ceiling(done: Done) -> Interval:
+    """cos-DV over the most that it could be: the ceiling of the critic or the MI of the views."""
+    sphere = bounds.uniform_sphere_dv(16, TRACKING_TEMPERATURE)
+    shares: dict[int, list[float]] = {}
+    for name, (arguments, result) in done.items():
+        if "simsiam" not in name:
+            most = min(sphere, truth_of(arguments["source"]))
+            shares.setdefault(arguments["seed"], []).append(PREDICTORS["cos-DV"](result) / most)
+    return mean_interval({seed: float(np.mean(values)) for seed, values in shares.items()})
+
+
+def claims(done: Done, correlation: dict[str, Replicates]) -> list[Claim]:
+    def change(read: Read) -> Interval:
+        return paired(styled(done, 1.0, read), styled(done, 0.0, read))
+
+    def differ(first: Read, second: Read) -> Interval:
+        return paired(over_arms(done, ALL, first), over_arms(done, ALL, second))
+
+    def mapped(name: str) -> Interval:
+        return differ(*(at("informations", when, name) for when in ("before", "after")))
+
+    return [
+        ours(
+            "a surviving style raises cos-DV (nats, p = 1 less p = 0, three bits)",
+            change(PREDICTORS["cos-DV"]),
+            primary=True,
+        ),
+        ours("H2: what is added is style: I(z; style)", change(PREDICTORS["I(z; style)"]), primary=True),
+        ours(
+            "H2: and accuracy does not rise: fall of linear accuracy of z",
+            -change(LINEAR["z"]),
+            above=-0.01,
+            primary=True,
+        ),
+        ours(
+            "H1: cos-DV is at its ceiling: cos-DV over min(ceiling of the critic, MI of the views)",
+            of_ceiling(done),
+            above=0.9,
+        ),
+        literature("H3: an invertible map, which leaves MI as it is, lowers kNN accuracy", mapped("knn")),
+        ours("H3: and cos-DV (nats)", mapped("cos_dv")),
+        literature(
+            "H4: h holds more of the content than z: I(h; content) − I(z; content) (nats)",
+            differ(at("informations", "h", "content"), PREDICTORS["I(z; content)"]),
+        ),
+        literature("H4: linear accuracy of h less that of z", differ(LINEAR["h"], LINEAR["z"])),
+        ours(
+            "I(z; content) ranks runs by accuracy better than cos-DV does: difference of Spearman's correlations",
+            paired(correlation["I(z; content)"], correlation["cos-DV"]),
+        ),
+        ours("effective rank does", paired(correlation["log effective rank"], correlation["cos-DV"])),
+    ]
+
+
+def report(done: Done, args: Namespace) -> Report:
+    correlation = rank_correlations(done)
+    return Report(
+        NAME,
+        "The paper finds the highest mutual information without the highest accuracy, and leaves open why.",
+        "content (8 values), style of B bits that survives with probability p, private nuisance, all discrete: 16 "
+        f"settings; Z is read with noise σ = {RESOLUTION} of its size, so that its information is finite and computed "
+        f"from the density. {COMMON['steps']} steps of {COMMON['batch_size']} pairs, Adam at 3e-3, seeds 0 to 4.",
+        claims(done, correlation),
+        f"{style_table(done)}\n\n{explanations(done, correlation)}",
+        lambda: draw(done, correlation),
+    )
+
+
+def style_table(done: Done) -> str:
+    rows = {
+        f"B = {bits}, p = {p:g} ({truth_of(source_of(p, bits)):.2f} nats), `{arm}`": name_of(p, bits, arm)
+        for (p, bits), arm in itertools.product(GRID, ARMS)
+    }
+    reads = {name: PREDICTORS[name] for name in ("cos-DV", "I(z; content)", "I(z; style)")}
+    reads |= {f"I(h; {factor})": at("informations", "h", factor) for factor in ("content", "style")}
+    reads |= {f"linear of {space}": LINEAR[space] for space in "zh"} | {"rank of z": last("rank/effective_rank")}
+    return (
+        "## Content, shared style, noise\n\nThe content has log 8 = 2.08 nats, the style B log 2.\n\n"
+        f"{arms_table('setting (MI of the views)', rows, means(done, reads))}"
+    )
+
+
+def explanations(done: Done, correlation: dict[str, Replicates]) -> str:
+    explained, of_h = partial_r2(done), rank_correlations(done, "h")
+    rows = [
+        [name, mean_interval(correlation[name]), mean_interval(of_h[name]), explained.get(name, "–")]
+        for name in PREDICTORS
+    ]
+    return (
+        "## What goes with accuracy\n\nOver the 16 settings: Spearman's correlation, seed by seed, and partial R² of "
+        f"linear accuracy of z among {', '.join(TOGETHER)}.\n\n"
+        + table(["predictor", "with accuracy of z", "with accuracy of h", "partial R²"], rows)
+    )
+
+
+def draw(done: Done, correlation: dict[str, Replicates]):
+    figure, axes = drawing.panels(1, 2, 4.4, 3.8)
+    left, right = axes[0]
+    reads = {name: PREDICTORS[name] for name in ("I(z; content)", "I(z; style)", "cos-DV")}
+    for i, (name, read) in enumerate((reads | {"linear accuracy of z (share)": LINEAR["z"]}).items()):
+        drawing.bars(left, SURVIVAL, [mean_interval(styled(done, p, read)) for p in SURVIVAL], i, name)
+    left.set(title="style of three bits:\nnats, and accuracy", xlabel="probability p that style survives")
+    drawing.points(right, {name: mean_interval(found) for name, found in correlation.items()})
+    right.set(title="rank correlation\nwith linear accuracy of z", xlim=(-1.05, 1.05))
+    drawing.legend(figure, [left])
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.modules[__name__]))

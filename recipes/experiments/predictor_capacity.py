@@ -1,0 +1,203 @@
+"""What makes a predictor stand for the marginal term: its capacity, or a white target?
+
+    python recipes/experiments/predictor_capacity.py
+
+A predictor in the place of the marginal term: its width, its depth and its learning rate, raw and white targets, and
+how far its gradient is from the one it stands for.
+"""
+
+import itertools
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+
+import drawing
+import torch
+import torch.nn.functional as F
+from harness import (
+    BARE,
+    MEASURES,
+    SLOW,
+    TINY,
+    Done,
+    Job,
+    arms_table,
+    at,
+    embed,
+    last,
+    main,
+    mean,
+    means,
+    replicated,
+    replicates,
+    train,
+)
+from reporting import Claim, Interval, Report, literature, ours, paired, paper
+
+from hf_mi_ssl.mi import CRITICS, MARGINAL_TERMS, Pairs
+
+NAME = "predictor_capacity"
+WIDTHS, DEPTHS, RATES = (4, 32, 256), (1, 2, 3, 4), (0.1, 1.0, 10.0)  # of width 32 and depth 2 the others
+TARGETS = {"raw": "negative_squared_distance", "white": "white_target"}
+COMMON = {"source": {"name": "mixture", "dimension": 32}, "method": "sdmi", "measure": ["surrogate"]}
+SHORT = {"steps": 200, "batch_size": 128, "evaluations": 5}
+COLUMNS = BARE | SLOW | {"target": "reset", "temperature": 1.0, "marginal": {}}
+RANK, COSINE = last("rank/effective_rank"), at("surrogate", "second_order/cosine")
+
+
+def surrogate(model, law, held, initial, seed) -> dict:
+    """Of T = pᵀy, y the target as the critic sees it: the gradient by p of ½ E|p|², the regression's,
+    beside that of the second-order and of the exact marginal term: cosine and ratio of norms; and ‖Σ_y − I‖/√D."""
+    found = embed(model, held)
+    t = found.get("t_b", found["z_b"]).double()
+    white = model.config.critic == TARGETS["white"]
+    y = CRITICS["white_target"](t, t)[1][:, : t.shape[1]] if white else t
+    pairs = Pairs(found["p_a"].double().requires_grad_(), y, CRITICS["bilinear"])
+    own = torch.autograd.grad(pairs.a.square().sum(1).mean() / 2, pairs.a)[0]
+    numbers = {}
+    for name in ("second_order", "exact"):
+        other = torch.autograd.grad(MARGINAL_TERMS[name](pairs), pairs.a, retain_graph=True)[0]
+        numbers[f"{name}/cosine"] = F.cosine_similarity(own.flatten(), other.flatten(), dim=0).item()
+        numbers[f"{name}/norm"] = (own.norm() / other.norm()).item()
+    rest = torch.cov(y.T) - torch.eye(y.shape[1], dtype=y.dtype)
+    return numbers | {"whiteness": rest.norm().item() / y.shape[1] ** 0.5}
+
+
+MEASURES |= {"surrogate": surrogate}
+
+
+def arms() -> dict[str, dict]:
+    found = {}
+    for (kind, critic), width in itertools.product(TARGETS.items(), WIDTHS):
+        found[f"predictor {width}, {kind}"] = {"columns": {"predictor_hidden_size": width, "critic": critic}}
+    for kind in TARGETS:
+        middle = found[f"predictor 32, {kind}"]
+        found[f"predictor 32, {kind}, EMA"] = {"columns": middle["columns"] | {"target": "ema"}}
+        for depth in set(DEPTHS) - {2}:
+            found[f"predictor 32, {kind}, depth {depth}"] = middle | {"predictor_depth": depth}
+        for rate in set(RATES) - {1.0}:
+            found[f"predictor 32, {kind}, rate ×{rate:g}"] = middle | {"predictor_rate": rate}
+    return {arm: settings | {"columns": COLUMNS | settings["columns"]} for arm, settings in found.items()}
+
+
+def arm_of(kind: str, depth: int = 2, rate: float = 1.0) -> str:
+    more = [f"depth {depth}"] * (depth != 2) + [f"rate ×{rate:g}"] * (rate != 1)
+    return ", ".join([f"predictor 32, {kind}", *more])
+
+
+def jobs(seeds: Sequence[int], tiny: bool) -> list[Job]:
+    some = [arm_of("raw"), arm_of("white"), arm_of("raw", depth=1), arm_of("raw", depth=3), arm_of("raw", rate=10.0)]
+    kept = {arm: settings for arm, settings in arms().items() if arm in some or not tiny}
+    return replicated(NAME, train, kept, seeds, **COMMON | (TINY if tiny else SHORT))
+
+
+def claims(done: Done) -> list[Claim]:
+    def more(read, first: str, second: str) -> Interval:
+        return paired(replicates(done, first, read), replicates(done, second, read))
+
+    def gain(first: str, second: str) -> dict:
+        one, other = (replicates(done, arm, COSINE) for arm in (first, second))
+        return {seed: one[seed] - other[seed] for seed in set(one) & set(other)}
+
+    raw, white = arm_of("raw"), arm_of("white")
+    wide, narrow = (f"predictor {width}, raw" for width in (WIDTHS[-1], WIDTHS[0]))
+    deep, linear = (arm_of("raw", depth=depth) for depth in (DEPTHS[-1], DEPTHS[0]))
+    fast, slow = (arm_of("raw", rate=rate) for rate in (RATES[-1], RATES[0]))
+    return [
+        ours(
+            "a white target makes the predictor's gradient that of the second-order term: cosine, white less raw "
+            "(width 32)",
+            more(COSINE, white, raw),
+            primary=True,
+        ),
+        ours("the same against the exact term", more(at("surrogate", "exact/cosine"), white, raw)),
+        ours(
+            f"whitening does more for it than width {WIDTHS[0]} → {WIDTHS[-1]} does",
+            paired(gain(white, raw), gain(wide, narrow)),
+        ),
+        ours(
+            f"… than depth {DEPTHS[0]} → {DEPTHS[-1]} does (added, before its first run)",
+            paired(gain(white, raw), gain(deep, linear)),
+        ),
+        ours(
+            f"… than a learning rate ×{RATES[0]:g} → ×{RATES[-1]:g} does (added, before its first run)",
+            paired(gain(white, raw), gain(fast, slow)),
+        ),
+        ours(
+            "of a white target a linear predictor is enough: cosine, depth 1 less depth 2 (added, before its first "
+            "run)",
+            more(COSINE, arm_of("white", depth=1), white),
+            within=0.05,
+        ),
+        ours("a white target leaves more dimensions (effective rank of z)", more(RANK, white, raw)),
+        paper("a wide predictor leaves more dimensions than a narrow one (raw target)", more(RANK, wide, narrow)),
+        paper(
+            f"one of {DEPTHS[-1]} layers leaves more than a linear one (raw target; added, before its first run)",
+            more(RANK, deep, linear),
+        ),
+        literature(
+            f"one that learns {RATES[-1]:g} times as fast leaves more than one that learns {RATES[0]:g} times as fast "
+            "(raw target; added, before its first run)",
+            more(RANK, fast, slow),
+        ),
+    ]
+
+
+def report(done: Done, args: Namespace) -> Report:
+    return Report(
+        NAME,
+        "The paper calls the predictor a surrogate of the marginal term. Our derivation says that it stands for the "
+        "second-order one exactly if its target is white, so that whitening matters more than capacity.",
+        "`sdmi` with a predictor, squared error to a raw or whitened target, reset, no marginal term; width 32, two "
+        f"layers and the learning rate of the encoder where nothing else is said. {SHORT['steps']} steps of "
+        f"{SHORT['batch_size']} pairs, Adam at 3e-3, heads without batch norm. Seeds 0 to 4.",
+        claims(done),
+        predictors(done),
+        lambda: draw(done),
+    )
+
+
+def predictors(done: Done) -> str:
+    rows = [f"predictor {width}, {kind}" for kind in TARGETS for width in WIDTHS]
+    rows += [f"predictor 32, {kind}, EMA" for kind in TARGETS]
+    rows += [arm_of(kind, depth=depth) for kind in TARGETS for depth in DEPTHS if depth != 2]
+    rows += [arm_of(kind, rate=rate) for kind in TARGETS for rate in RATES if rate != 1]
+    columns = {
+        "cosine to order 2": COSINE,
+        "norm ratio to order 2": at("surrogate", "second_order/norm"),
+        "cosine to exact": at("surrogate", "exact/cosine"),
+        "norm ratio to exact": at("surrogate", "exact/norm"),
+        "‖Σ − I‖/√D of the target": at("surrogate", "whiteness"),
+        "rank of z": RANK,
+        "cos-DV": last("mi/cos_dv"),
+    }
+    return "## How far the predictor's gradient is from the marginal term's\n\n" + arms_table(
+        "arm", rows, means(done, columns)
+    )
+
+
+def draw(done: Done):
+    figure, axes = drawing.panels(2, 3, 3.6, 3.2)
+    sweeps = (
+        ("width of the predictor", WIDTHS, lambda kind, x: f"predictor {x}, {kind}"),
+        ("its layers", DEPTHS, lambda kind, x: arm_of(kind, depth=x)),
+        ("its learning rate, times the encoder's", RATES, lambda kind, x: arm_of(kind, rate=x)),
+    )
+    for column, (label, values, arm) in enumerate(sweeps):
+        for i, kind in enumerate(TARGETS):
+            for axis, read in zip(axes[:, column], (COSINE, RANK), strict=True):
+                drawing.bars(axis, values, [mean(done, arm(kind, x), read) for x in values], i, f"{kind} target")
+        axes[1, column].set_xlabel(label)
+        for axis in axes[:, column]:
+            axis.set_xscale("linear" if values is DEPTHS else "log")
+            axis.set_xticks(values, [f"{x:g}" for x in values])
+            axis.minorticks_off()
+    axes[0, 0].set_ylabel("cosine of its gradient\nand order 2's")
+    axes[1, 0].set_ylabel("effective rank of z")
+    figure.align_ylabels()
+    drawing.legend(figure, axes)
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.modules[__name__]))

@@ -1,0 +1,83 @@
+"""What is read from the results of many runs: numbers by seed, their means with intervals, tables of arms."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from itertools import pairwise
+from typing import Any
+
+from reporting import Interval, mean_interval, share_interval, table
+
+Done = dict[str, tuple[dict, dict]]
+Replicates = dict[int, float | None]
+Read = Callable[[dict], Any]
+Cell = Callable[[str], Any]  # of an arm
+
+
+def at(*keys: str | int) -> Read:
+    """Reads what lies below these keys of a result."""
+    return lambda result: reduce(lambda value, key: value[key], keys, result)
+
+
+def last(key: str) -> Read:
+    """Reads the end of a curve."""
+    return at("curves", key, -1)
+
+
+def replicates(done: Done, arm: str, read: Read) -> Replicates:
+    """`read` of the result of each replicate of an arm, by seed; None where a run has no such number."""
+    found = {}
+    for name, (arguments, result) in done.items():
+        if name.rsplit("-seed", 1)[0] == arm:
+            try:
+                found[arguments["seed"]] = read(result)
+            except (KeyError, IndexError):
+                found[arguments["seed"]] = None
+    return found
+
+
+def over(arms: Sequence[Replicates]) -> Replicates:
+    """The mean over arms, seed by seed, of the seeds that all have."""
+    seeds = set.intersection(*(set(arm) for arm in arms)) if arms else set()
+    found = {seed: [arm[seed] for arm in arms] for seed in sorted(seeds)}
+    return {seed: None if None in values else sum(values) / len(values) for seed, values in found.items()}
+
+
+def over_arms(done: Done, arms: Sequence[str], read: Read) -> Replicates:
+    """The mean over the arms that have been run, seed by seed."""
+    return over([found for arm in arms if (found := replicates(done, arm, read))])
+
+
+def mean(done: Done, arm: str, read: Read) -> Interval:
+    """Of a number of an arm, over its replicates."""
+    return mean_interval(replicates(done, arm, read))
+
+
+def rises(key: str, tolerance: float = 0.0, of: str = "curves") -> Read:
+    """Reads of each step between evaluations whether a curve falls by no more than the tolerance."""
+
+    def read(result: dict) -> list[bool]:
+        steps = pairwise(result[of][key])
+        return [new - old >= -tolerance for old, new in steps if None not in (old, new)]
+
+    return read
+
+
+def share(done: Done, reads: Mapping[str, Read]) -> Interval:
+    """Of all trials of these arms the share that is true; replicates are seeds. What is read are a run's trials."""
+    trials: dict[int, list[bool]] = {}
+    for arm, read in reads.items():
+        for seed, found in replicates(done, arm, read).items():
+            trials.setdefault(seed, []).extend(found or ())
+    return share_interval([sum(own) for own in trials.values()], [len(own) for own in trials.values()])
+
+
+def means(done: Done, reads: Mapping[str, Read]) -> dict[str, Cell]:
+    """Columns of a table: of each arm the mean of what is read."""
+    return {name: lambda arm, read=read: mean(done, arm, read) for name, read in reads.items()}
+
+
+def arms_table(first: str, arms: Mapping[str, str] | Sequence[str], columns: Mapping[str, Cell]) -> str:
+    """A markdown table with a line for each arm, by its label, and a cell of it for each column."""
+    labelled = arms if isinstance(arms, Mapping) else {arm: arm for arm in arms}
+    rows = [[label, *(cell(arm) for cell in columns.values())] for label, arm in labelled.items()]
+    return table([first, *columns], rows)
