@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 from torch import multiprocessing
 
-from hf_mi_ssl.data import open_train_and_held_out, placement, store, training_batches
+from hf_mi_ssl.data import open_train_and_held_out, pixel_file, placement, training_batches
 from hf_mi_ssl.data.bad import BadImages
 from hf_mi_ssl.data.corpora import load_corpus
 from hf_mi_ssl.data.images import decode, to_square
+from hf_mi_ssl.data.pixel_file import default_cache_dir
 from hf_mi_ssl.data.placement import open_images
 from hf_mi_ssl.data.readers import ImageReader
-from hf_mi_ssl.data.store import ImageStore, default_cache_dir
+from hf_mi_ssl.data.store import ImageStore
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.evaluation import Evaluation
 from hf_mi_ssl.views import view_recipes
@@ -147,7 +148,7 @@ def test_a_file_is_known_by_data_column_size_and_version_of_decoding(good, monke
     assert the_file().stat().st_mtime_ns == again
     open_images(corpus, SIZE + 1, placement="memory")
     assert len(list(default_cache_dir().glob("*.uint8"))) == 2
-    monkeypatch.setattr(store, "FORMAT", store.FORMAT + 1)
+    monkeypatch.setattr(pixel_file, "FORMAT", pixel_file.FORMAT + 1)
     file_of(corpus)
     assert len(list(default_cache_dir().glob("*.uint8"))) == 3
     Image.new("RGB", (9, 12), "red").save(good / "05.png")
@@ -156,7 +157,9 @@ def test_a_file_is_known_by_data_column_size_and_version_of_decoding(good, monke
     assert file_of(changed).fetch(torch.tensor([5]))[0, 0].min() == 255
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "overwritten", "no manifest", "torn manifest", "other manifest"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "empty", "overwritten", "a byte", "no manifest", "torn manifest", "other manifest"]
+)
 def test_a_file_that_does_not_match_is_decoded_again(good, damage, caplog):
     corpus = load_corpus(str(good), split="train")
     expected = file_of(corpus).images.clone()
@@ -166,6 +169,10 @@ def test_a_file_that_does_not_match_is_decoded_again(good, damage, caplog):
         os.truncate(path, path.stat().st_size // 2 if damage == "cut" else 0)
     elif damage == "overwritten":
         path.write_bytes(bytes(path.stat().st_size))
+    elif damage == "a byte":
+        content = bytearray(path.read_bytes())
+        content[len(content) // 3] ^= 1
+        path.write_bytes(content)
     elif damage == "no manifest":
         manifest.unlink()
     elif damage == "torn manifest":
@@ -231,7 +238,9 @@ def test_without_a_place_for_the_file_pixels_are_in_memory_or_streamed_and_one_l
 ):
     corpus = load_corpus(str(good), split="train")
     if reason == "no room":
-        monkeypatch.setattr(store.shutil, "disk_usage", lambda path: os.statvfs(path) and type("", (), {"free": 10}))
+        monkeypatch.setattr(
+            pixel_file.shutil, "disk_usage", lambda path: os.statvfs(path) and type("", (), {"free": 10})
+        )
         cache = None
     else:
         (tmp_path / "file").write_text("in the way")
@@ -250,7 +259,7 @@ def test_a_disk_that_fills_up_while_it_is_written_leaves_nothing(good, monkeypat
     def full(file):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "_sync", full)
+    monkeypatch.setattr(pixel_file, "_sync", full)
     images = open_images(corpus, SIZE, placement="memory")
     assert len(images) == N
     assert {path.suffix for path in default_cache_dir().iterdir()} <= {".lock"}
@@ -357,8 +366,8 @@ def test_a_file_with_bad_images_knows_them_and_the_policy_is_asked_at_each_start
 
 
 def test_decoding_of_a_known_image_has_not_changed():
-    """If this fails, decoding has changed: `store.FORMAT` has to change with it, or old files would be believed."""
+    """If this fails, decoding has changed: `FORMAT` has to change with it, or old files would be believed."""
     buffer = io.BytesIO()
     Image.radial_gradient("L").resize((20, 14)).convert("RGB").save(buffer, "PNG")
     square = to_square(decode(buffer.getvalue()), 8)
-    assert (store.FORMAT, int(square.sum())) == (1, 22629)
+    assert (pixel_file.FORMAT, int(square.sum())) == (2, 22629)

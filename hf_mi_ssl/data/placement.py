@@ -11,9 +11,10 @@ from ..counter import permutation
 from ..errors import UserError
 from .bad import BadImages
 from .corpora import Corpus
+from .pixel_file import open_file
 from .readers import TIMEOUT, ImageReader
 from .shapes import ShapesCorpus
-from .store import ImageStore, open_file
+from .store import ImageStore
 
 logger = logging.getLogger(__name__)
 PLACEMENTS = ("auto", "device", "memory", "stream")

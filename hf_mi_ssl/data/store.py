@@ -1,35 +1,17 @@
-"""Squares of uint8 pixels by index, decoded once: in memory, or in a file that all processes of a machine map.
+"""Squares of uint8 pixels by index, decoded once: decoding costs a hundred times what fetching costs."""
 
-Decoding costs a hundred times what fetching costs. The file lies in the cache of `datasets`, under the fingerprint of
-the data, the size and the version of our decoding; beside it a manifest says what it holds and which images are bad.
-It is complete or absent, checked when it is opened, and built by one process while the others wait.
-"""
-
-import contextlib
-import errno
-import hashlib
-import json
-import logging
-import os
-import shutil
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import ExitCode, UserError
 from .bad import BadImages, BadRow, StandIn
 from .corpora import Corpus
 from .readers import TIMEOUT, Squares, ahead, in_workers
 from .shapes import ShapesCorpus
 
-logger = logging.getLogger(__name__)
-FORMAT = 1  # of the file, and of what decoding makes of an image: a change of either makes older files invalid
 _CHUNK = 256  # images that a worker decodes at once
-_SAMPLES, _SAMPLE = 64, 4096  # places of a file that its digest covers, and bytes of each
 
 
 class ImageStore:
@@ -68,7 +50,7 @@ class ImageStore:
         found: list[BadRow] = []
         images = torch.empty(len(chosen), 3, size, size, dtype=torch.uint8)
         start = 0
-        for chunk in _decoded(corpus, size, chosen, num_workers, timeout, report or BadImages(), found):
+        for chunk in decoded(corpus, size, chosen, num_workers, timeout, report or BadImages(), found):
             images[start : start + len(chunk)] = chunk
             start += len(chunk)
         return cls(images, corpus.labels, device, rows, [row.row for row in found])
@@ -118,7 +100,7 @@ class ImageStore:
             yield indices
 
 
-def _decoded(
+def decoded(
     corpus: Corpus | ShapesCorpus,
     size: int,
     rows: Tensor,
@@ -138,113 +120,3 @@ def _decoded(
             squares[torch.isin(chunk, batch.indices)] = batch.images
             yield squares
             bar.update(len(chunk))
-
-
-def default_cache_dir() -> Path:
-    """Where files lie unless told otherwise: beside what `datasets` keeps."""
-    import datasets
-
-    return Path(datasets.config.HF_DATASETS_CACHE) / "hf_mi_ssl"
-
-
-def open_file(
-    corpus: Corpus, size: int, cache_dir: Path | None, num_workers: int, timeout: float, report: BadImages
-) -> tuple[Tensor, list[int]]:
-    """The pixels of the whole corpus, uint8 (N, 3, size, size), mapped into memory from a file, which is built first
-    where there is none that matches; and the numbers of the bad ones.
-
-    Raises:
-        OSError: where the file can be neither found nor written, for lack of room among others.
-        UserError: as `ImageStore.build`, and where another process decodes it but gives nothing.
-    """
-    what = {"format": FORMAT, "fingerprint": corpus.fingerprint, "size": size, "images": len(corpus)}
-    name = hashlib.blake2b(json.dumps(what).encode(), digest_size=16).hexdigest()
-    folder = Path(cache_dir or default_cache_dir())
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.uint8"
-    lock = FileLock(path.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        logger.info("%s/%s: waiting for the process that decodes it", corpus.name, corpus.split)
-        _wait_while_written(lock, path.with_suffix(".tmp"), timeout)
-    try:
-        rows = _valid(path, what)
-        if rows is None:
-            rows = _write(path, what, corpus, size, num_workers, timeout, report)
-        else:
-            report.add(corpus.split, rows, len(corpus))
-    finally:
-        lock.release()
-    shape = len(corpus), 3, size, size
-    # Private to this process where somebody writes into it, and else shared by all through the page cache.
-    pixels = torch.from_file(str(path), shared=False, size=len(corpus) * 3 * size * size, dtype=torch.uint8)
-    return pixels.view(shape), [row.row for row in rows]
-
-
-def _wait_while_written(lock: FileLock, temporary: Path, timeout: float) -> None:
-    before = None
-    while True:
-        with contextlib.suppress(Timeout):
-            lock.acquire(timeout=timeout)
-            return
-        now = temporary.stat().st_mtime_ns if temporary.exists() else 0
-        if now == before:
-            said = f"who writes {temporary} gave nothing in {timeout:g} seconds"
-            raise UserError(f"{said}; if it is alive, raise --dataloader_timeout", exit_code=ExitCode.PROCESS_LOST)
-        before = now
-
-
-def _valid(path: Path, what: dict) -> list[BadRow] | None:
-    """The bad rows that the manifest of a file names; None if there is no file, or another than it says."""
-    manifest = path.with_suffix(".json")
-    if not manifest.exists():
-        return None
-    try:
-        said = json.loads(manifest.read_text())
-        if said["what"] == what and said["digest"] == _digest(path, what):
-            return [BadRow(*row) for row in said["bad"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    logger.warning("%s is not what its manifest says: decoding again", path)
-    return None
-
-
-def _digest(path: Path, what: dict) -> str:
-    """Of the length, and of some places of the file: cheap, and enough to notice one that was cut or overwritten."""
-    length = path.stat().st_size
-    found = hashlib.blake2b(str(length).encode(), digest_size=16)
-    with path.open("rb") as file:
-        for i in range(_SAMPLES):
-            file.seek(i * max(0, length - _SAMPLE) // (_SAMPLES - 1))
-            found.update(file.read(_SAMPLE))
-    return found.hexdigest() if length == what["images"] * 3 * what["size"] ** 2 else "of another length"
-
-
-def _write(
-    path: Path, what: dict, corpus: Corpus, size: int, num_workers: int, timeout: float, report: BadImages
-) -> list[BadRow]:
-    needed, free = len(corpus) * 3 * size * size, shutil.disk_usage(path.parent).free
-    if needed > free:
-        raise OSError(errno.ENOSPC, f"{needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free", str(path.parent))
-    manifest, rows = path.with_suffix(".json"), []
-    temporary, note = path.with_suffix(".tmp"), path.with_suffix(".note")
-    try:
-        manifest.unlink(missing_ok=True)
-        with temporary.open("wb") as file:
-            for squares in _decoded(corpus, size, torch.arange(len(corpus)), num_workers, timeout, report, rows):
-                file.write(squares.numpy().data)
-            _sync(file)
-        temporary.replace(path)
-        with note.open("w") as file:
-            json.dump({"what": what, "digest": _digest(path, what), "bad": rows, "of": corpus.name}, file)
-            _sync(file)
-        note.replace(manifest)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return rows
-
-
-def _sync(file) -> None:
-    file.flush()
-    os.fsync(file.fileno())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_mi_ssl.data import BadImages, load_corpus, store
+from hf_mi_ssl.data import BadImages, load_corpus, pixel_file
 from hf_mi_ssl.errors import ExitCode, UserError
 from hf_mi_ssl.training import Leaving, MetricsLog, latest_checkpoint
 from hf_mi_ssl.views import RandomViews
@@ -108,7 +108,7 @@ def test_one_that_hangs_ends_the_run_within_the_time_that_was_set(where, flat, t
 @pytest.mark.parametrize("hangs", [False, True])
 def test_one_that_hangs_while_it_decodes_for_all_is_not_waited_for(hangs, flat, tmp_path, monkeypatch):
     corpus, ready = load_corpus("imagefolder", data_dir=str(flat), split="train"), os.pipe()
-    write = store._write
+    write = pixel_file._write
 
     def held(path, *arguments):
         os.write(ready[1], b".")
@@ -119,18 +119,18 @@ def test_one_that_hangs_while_it_decodes_for_all_is_not_waited_for(hangs, flat, 
         return write(path, *arguments)
 
     def decode():
-        monkeypatch.setattr(store, "_write", held)
-        store.open_file(corpus, 8, tmp_path, 0, 60, BadImages())
+        monkeypatch.setattr(pixel_file, "_write", held)
+        pixel_file.open_file(corpus, 8, tmp_path, 0, 60, BadImages())
         return 0
 
     with forked(decode, {}):
         os.read(ready[0], 1)
         if hangs:
             with pytest.raises(UserError, match=r"\.tmp gave nothing in 0.3 seconds") as raised:
-                store.open_file(corpus, 8, tmp_path, 0, 0.3, BadImages())
+                pixel_file.open_file(corpus, 8, tmp_path, 0, 0.3, BadImages())
             assert raised.value.exit_code == ExitCode.PROCESS_LOST
         else:
-            assert len(store.open_file(corpus, 8, tmp_path, 0, 0.3, BadImages())[0]) == len(corpus)
+            assert len(pixel_file.open_file(corpus, 8, tmp_path, 0, 0.3, BadImages())[0]) == len(corpus)
 
 
 def workers_of(launcher: int) -> dict[int, int]:
