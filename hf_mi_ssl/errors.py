@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+NOT_WRITTEN = (*DISK_FULL, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EFBIG)
 
 
 class ExitCode(IntEnum):

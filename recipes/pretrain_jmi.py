@@ -68,7 +68,7 @@ def main(args: PretrainingArguments) -> None:
     network, optimizer = accelerator.prepare(model, optimizer)
     data, recipes = DataState(train, held), view_recipes(args.views, args.image_size)
     views = RandomViews(recipes, args.seed, args.local_views, args.local_view_size, args.views_batch_size)
-    found = data.identity | {"views_by": views.made_by(device)}
+    found = data.identity | {"views_by": views.made_by(device), "mixed_precision": accelerator.mixed_precision}
     state = TrainingState(args, plan, accelerator, found, model=model, optimizer=optimizer, data=data)
     start = state.resume(args.resume_from_checkpoint)
     alarm = Alarm(config, plan.steps, plan.global_batch)

@@ -5,7 +5,9 @@ code and have not imported this package.
 """
 
 import copy
+import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -57,8 +59,8 @@ def export_encoder(
         try:
             encoder.config = _export_config(original, image_size, list(mean), list(std))  # saving writes into it
             encoder.save_pretrained(temporary, state_dict=_export_weights(encoder))
-        except SafetensorError as error:  # a full disk, under a name of its own
-            raise OSError(f"cannot write the weights into {directory}: {error}") from error
+        except SafetensorError as error:
+            raise _os_error(directory, error) from error
         finally:
             encoder.config = original
         if isinstance(original, MIResNetConfig):
@@ -101,4 +103,10 @@ def export_pretraining(model: PreTrainedModel, directory: str | Path) -> None:
     try:
         model.save_pretrained(Path(directory) / "pretraining")
     except SafetensorError as error:
-        raise OSError(f"cannot write the weights into {directory}: {error}") from error
+        raise _os_error(directory, error) from error
+
+
+def _os_error(directory: str | Path, error: SafetensorError) -> OSError:
+    """What the system said, a full disk for example: safetensors has it as text."""
+    number = re.search(r"os error (\d+)", str(error))
+    return OSError(int(number[1]) if number else errno.EIO, f"cannot write the weights: {error}", str(directory))

@@ -6,7 +6,6 @@ ones are removed only after a newer one has been renamed, and renamed themselves
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import ExitCode, UserError
+from .files import digest, discard, is_directory, is_plain_file, sync, sync_and_digest
 from .trees import join, split
 
 FORMAT_VERSION = 1
@@ -41,7 +41,7 @@ def save_checkpoint(root: Path, step: int, states: dict[str, dict], record: dict
         UserError: if it cannot be written, or would hold a tensor that is not finite; earlier ones stay.
     """
     final = root / f"{_PREFIX}{step}"
-    if final.exists() and verify(final) is None:
+    if final in _candidates(root) and verify(final) is None:
         return final
     trees, tensors = {}, {name: {} for name in states}
     for name, state in states.items():
@@ -56,16 +56,16 @@ def save_checkpoint(root: Path, step: int, states: dict[str, dict], record: dict
             save_file(tensors[name], temporary / f"{name}.safetensors")
             (temporary / f"{name}.json").write_text(json.dumps(tree))
         (temporary / _RECORD).write_text(json.dumps({"step": step} | record))
-        files = {path.name: _sync_and_digest(path) for path in sorted(temporary.iterdir())}
+        files = {path.name: sync_and_digest(path) for path in sorted(temporary.iterdir())}
         manifest = {"format_version": FORMAT_VERSION, "step": step, "files": files}
         (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1))
-        _sync(temporary / _MANIFEST)
-        _sync(temporary)
-        if final.exists():  # one that is not complete
+        sync(temporary / _MANIFEST)
+        sync(temporary)
+        if os.path.lexists(final):  # not complete, or none
             _remove(final)
         temporary.rename(final)
-        _sync(root)
-        _sync(root.parent)
+        sync(root)
+        sync(root.parent)
         for old in [path for path in _candidates(root) if _step(path) <= step][total_limit:]:
             _remove(old)
     except (OSError, SafetensorError) as error:
@@ -96,13 +96,20 @@ def verify(checkpoint: Path) -> str | None:
             path = checkpoint / name
             if Path(name).name != name or Path(name).suffix not in (".json", ".safetensors"):
                 return f"its manifest names {name[:80]!r}"
-            if not _is_plain_file(path):
+            if not is_plain_file(path):
                 return f"{name}, of {_MANIFEST}, is missing"
-            if path.stat().st_size != recorded["size"] or _digest(path) != recorded["blake2b"]:
+            if path.stat().st_size != recorded["size"] or digest(path) != recorded["blake2b"]:
                 return f"{name} is damaged (by {_MANIFEST})"
     except _MALFORMED as error:
         return f"no valid manifest ({type(error).__name__})"
     return None
+
+
+def drop_later(root: Path, step: int) -> None:
+    """Remove the checkpoints after a step, the newest first: a run that goes on from there will make its own."""
+    for path in [path for path in _candidates(root) if _step(path) > step]:
+        logger.warning("removing checkpoint %s: the run goes on from step %d", path, step)
+        _remove(path)
 
 
 def load_checkpoint(checkpoint: Path) -> tuple[dict[str, dict], dict]:
@@ -199,13 +206,9 @@ def _not_written(final: Path, size: int, error: Exception) -> UserError:
 
 
 def _read_json(path: Path):
-    if not _is_plain_file(path) or path.stat().st_size > _JSON_LIMIT:
+    if not is_plain_file(path) or path.stat().st_size > _JSON_LIMIT:
         raise ValueError(f"{path.name} is no file of a checkpoint")
     return json.loads(path.read_text())
-
-
-def _is_plain_file(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
 
 
 def _step(checkpoint: Path) -> int:
@@ -214,34 +217,16 @@ def _step(checkpoint: Path) -> int:
 
 def _candidates(root: Path) -> list[Path]:
     found = [path for path in root.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdecimal()]
-    return sorted(found, key=_step, reverse=True)
+    return sorted(filter(is_directory, found), key=_step, reverse=True)
 
 
 def _sweep(root: Path) -> None:
     for debris in (*root.glob(f"{_TEMPORARY}*"), *root.glob(f"{_DELETED}*")):
-        shutil.rmtree(debris)
+        discard(debris)
 
 
 def _remove(path: Path) -> None:
     doomed = path.with_name(_DELETED + path.name)  # not a candidate from here on, even if we die while deleting
-    shutil.rmtree(doomed, ignore_errors=True)
+    discard(doomed)
     path.rename(doomed)
-    shutil.rmtree(doomed)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def _sync_and_digest(path: Path) -> dict:
-    _sync(path)
-    return {"size": path.stat().st_size, "blake2b": _digest(path)}
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    discard(doomed)

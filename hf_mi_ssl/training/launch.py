@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from transformers.utils.logging import disable_progress_bar
 
-from ..errors import DISK_FULL, ExitCode, UserError
+from ..errors import NOT_WRITTEN, ExitCode, UserError
 from .arguments import PretrainingArguments
 from .leaving import SIGNALS, Stopped
 from .parsing import parse_arguments
@@ -40,11 +40,9 @@ def run_recipe(main: Callable[[PretrainingArguments], None], description: str, *
     except (OSError, RuntimeError) as error:
         from ..distributed import reason_of_loss
 
-        if isinstance(error, OSError) and error.errno in DISK_FULL:
-            said, code = (
-                f"{error.filename or 'the output'}: {error.strerror}; make room, then resume",
-                ExitCode.NOT_WRITTEN,
-            )
+        if isinstance(error, OSError) and error.errno in NOT_WRITTEN:
+            said = f"{error.filename or 'the output'}: {error.strerror}; make room or make it writable, then resume"
+            code = ExitCode.NOT_WRITTEN
         elif reason := reason_of_loss(error):
             said = f"another process of the run died or does not answer ({reason}): see what it said, then resume"
             code = ExitCode.PROCESS_LOST
@@ -57,27 +55,26 @@ def run_recipe(main: Callable[[PretrainingArguments], None], description: str, *
 
 
 def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = False) -> "Accelerator":
-    """Accelerate, set up as the models here need it.
+    """Accelerate, set up as the models here need it; it holds the lock of the output directory.
 
     Raises:
-        UserError: if the model is to be sharded, if the output directory holds another run or cannot be made, or if a
-            tracker is not installed.
+        UserError: if the model is to be sharded, if the output directory holds another run, is locked by one or cannot
+            be written to, or if a tracker is not installed.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
     from accelerate.utils import parse_flag_from_env
+
+    from .state import lock
 
     for sharding in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
         if parse_flag_from_env(f"ACCELERATE_USE_{sharding}"):
             raise UserError(
                 f"{sharding} is not supported: every process holds the whole model; launch with --multi_gpu"
             )
-    if (Path(args.output_dir) / "metrics.jsonl").exists() and args.resume_from_checkpoint is None:
-        raise UserError(
-            f"{args.output_dir} holds a run already: continue it with --resume_from_checkpoint latest, "
-            f"or give another --output_dir"
-        )
+    output_dir = Path(args.output_dir)
     try:
-        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+        _refuse_what_is_there(output_dir, args.resume_from_checkpoint is not None)
+        output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output_dir {args.output_dir}: {error.strerror}") from error
     # Every process computes the whole batch norm, so there are no buffers to broadcast. Where branches take turns,
@@ -95,9 +92,26 @@ def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = Fa
         )
     except ValueError as error:
         raise UserError(f"accelerate: {error}") from error
+    accelerator.output_lock = lock(output_dir) if accelerator.is_main_process else None  # as long as the run lives
     if len(accelerator.log_with) < len(trackers):  # Accelerate leaves out what it cannot import
         raise UserError(f"--report_to {args.report_to}: a tracker is not installed; `pip install` it, or leave it out")
     return accelerator
+
+
+def _refuse_what_is_there(directory: Path, resumes: bool) -> None:
+    """A run writes where there is none, or where the log and the checkpoints are that it goes on from."""
+    published = [name for name in ("config.json", "model.safetensors", "results.json") if (directory / name).exists()]
+    log, checkpoints = (directory / "metrics.jsonl").exists(), any(directory.glob("checkpoints/checkpoint-*"))
+    if published and not (log and checkpoints):
+        raise UserError(
+            f"{directory} holds {', '.join(published)} without the log and the checkpoints of a run, and a run would "
+            f"write over that: give another --output_dir"
+        )
+    if (log or checkpoints) and not resumes:
+        raise UserError(
+            f"{directory} holds a run already: continue it with --resume_from_checkpoint latest, or give another "
+            f"--output_dir"
+        )
 
 
 def precision(asked: str | None) -> str | None:

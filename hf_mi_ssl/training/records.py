@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import ExitCode, UserError
 from .arguments import PretrainingArguments
-from .checkpoints import latest_checkpoint
+from .checkpoints import drop_later, latest_checkpoint
 from .leaving import EvaluationInterruptedError
 from .plan import Plan
 from .progress import ProgressTable
@@ -38,17 +38,26 @@ def write_json(path: Path, value) -> None:
 
 
 def read_records(path: Path) -> list[dict]:
-    """The complete lines of a `metrics.jsonl`; what follows a line torn by a crash is left out."""
+    """The complete lines of a `metrics.jsonl`; what follows a line that is torn, or no record, is left out."""
     records = []
     for line in path.read_bytes().split(b"\n") if path.exists() else []:
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
-        if not isinstance(record, dict):
+        if not _is_record(record):
             break
         records.append(record)
     return records
+
+
+def _is_record(record) -> bool:
+    if not isinstance(record, dict) or type(record.get("step")) is not int or record["step"] < 0:
+        return False
+    numbers = {key: value for key, value in record.items() if key != "alarm"}
+    return isinstance(record.get("alarm", {}), dict) and all(
+        value is None or isinstance(value, int | float) for value in numbers.values()
+    )
 
 
 def step_record(step: int, plan: Plan, outputs, learning_rate: float) -> dict:
@@ -63,10 +72,14 @@ class MetricsLog:
     """`metrics.jsonl`, and the trackers of Accelerate: a line for each step and one for each evaluation.
 
     Values are fetched from the device only every `every` steps, so that the host does not wait in each. Only the main
-    process writes. A resumed run drops what was logged after its checkpoint: every step stands there once.
+    process writes. A resumed run drops what was logged after its checkpoint, and the checkpoints after it, which
+    belong to those lines: every step stands there once.
 
     `alarm` is called with every record, those of a resumed run again, and returns what is wrong, {kind: message}; its
     `stops` says for which of that a run is stopped. `skips` counts the steps that were skipped.
+
+    Raises:
+        UserError: if the log lacks steps before the checkpoint.
     """
 
     def __init__(
@@ -77,6 +90,7 @@ class MetricsLog:
         self.images, self.clock = 0, time.perf_counter()
         self.progress = ProgressTable()
         kept = [record for record in read_records(path) if record["step"] <= start] if start else []
+        _refuse_gaps(path, kept, start)
         self.evaluated = {record["step"] for record in kept if "loss" not in record}
         for record in kept:
             alarm(record)
@@ -85,8 +99,9 @@ class MetricsLog:
         if accelerator.is_main_process:
             if path.exists() and not start:  # a run that died before its first checkpoint
                 path.replace(path.with_name(f"{path.stem}.before-{int(path.stat().st_mtime)}{path.suffix}"))
+            drop_later(path.parent / "checkpoints", start)  # before their lines: no checkpoint lacks its log
             temporary = path.with_name(f".{path.name}.tmp")
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+            _write_lines(temporary, "w", kept)
             temporary.replace(path)
 
     def step(self, record: dict, images: int, skipped: Tensor | bool = False) -> None:
@@ -156,11 +171,30 @@ class MetricsLog:
             if self.accelerator.is_main_process:
                 self.progress(record)
         if self.accelerator.is_main_process:
-            with self.path.open("a") as file:
-                file.writelines(json.dumps(record) + "\n" for record in records)
+            _write_lines(self.path, "a", records)
         for record in records:
             numbers = {key: value for key, value in record.items() if key not in ("step", "alarm")}
             self.accelerator.log(numbers, step=record["step"])
+
+
+def _write_lines(path: Path, mode: str, records: list[dict]) -> None:
+    with path.open(mode) as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
+        file.flush()
+        os.fsync(file.fileno())  # as a checkpoint is: it must not outlive its lines
+
+
+def _refuse_gaps(path: Path, kept: list[dict], start: int) -> None:
+    """The steps of a log have to reach the checkpoint that the run goes on from, without a gap. Only a run that takes
+    up a checkpoint from elsewhere begins its own log after it."""
+    steps = [record["step"] for record in kept if "loss" in record]
+    here = (path.parent / "checkpoints" / f"checkpoint-{start}").exists()
+    first = steps[0] if steps else start + (not here)
+    if start and steps != [*range(first, start + 1)]:
+        raise UserError(
+            f"{path} is damaged: it can be read up to step {steps[-1] if steps else 0}, and the checkpoint is of step "
+            f"{start}; resume from an earlier one, or from this one in another --output_dir"
+        )
 
 
 def _number(value):
@@ -175,7 +209,7 @@ def results(
     hardware, versions = environment(accelerator.device, accelerator.num_processes)
     hardware["mixed_precision"] = accelerator.mixed_precision
     records = read_records(log.path)
-    rates = [record["images_per_second"] for record in records if "images_per_second" in record]
+    rates = [record["images_per_second"] for record in records if record.get("images_per_second")]
     alarms = [(record["step"], *alarm) for record in records for alarm in record.get("alarm", {}).items()]
     seconds = sum(plan.images_per_step / rate for rate in rates)  # of the whole run, resumed or not
     return {

@@ -30,10 +30,7 @@ class TrainingState:
 
     A checkpoint records the arguments that decide what is computed; a run that differs in them cannot resume from it.
     The number of processes is none of them as long as the global batch stays. What a run `found` rather than was asked
-    is compared as well: which images there are, who makes the views.
-
-    Raises:
-        UserError: if another run that is still going writes to the same directory.
+    is compared as well: which images there are, who makes the views, in what precision it computes.
     """
 
     def __init__(
@@ -44,7 +41,6 @@ class TrainingState:
         found: dict[str, str] | None = None,
         **parts,
     ):
-        self.lock = lock(Path(args.output_dir)) if accelerator.is_main_process else None
         self.root = Path(args.output_dir) / "checkpoints"
         self.defaults = json.loads(json.dumps(PretrainingArguments().identity()))
         self.limit = args.checkpoints_total_limit
@@ -80,6 +76,8 @@ class TrainingState:
         if path is None:
             logger.warning("no checkpoint in %s: starting from the beginning", self.root)
             return 0
+        if checkpoint != "latest" and (here := latest_checkpoint(self.root)):
+            self._refuse_another_run(here, read_record(here))  # nothing of another run is written over
         record = read_record(path)
         self._refuse_another_run(path, record)
         own = self.parts["model"].state_dict()
@@ -112,7 +110,9 @@ class TrainingState:
         if not isinstance(theirs, dict):
             raise UserError(f"{path} does not say which run it belongs to; give another --output_dir")
         # What an earlier version did not ask for, it did as is the default now; what it did not note, nobody knows
-        theirs = self.found | theirs
+        theirs = self.found | {
+            key: value for key, value in theirs.items() if value is not None or key not in self.found
+        }
         theirs = {key: theirs.get(key, self.defaults.get(key)) for key in self.identity | theirs}
         different = [key for key in theirs if self.identity.get(key) != theirs[key]]
         if different:
@@ -129,9 +129,14 @@ def lock(directory: Path):
     however it does.
 
     Raises:
-        UserError: naming the process that has it.
+        UserError: naming the process that has it; if nothing can be written there.
     """
-    file = (directory / ".lock").open("a+")
+    try:
+        file = (directory / ".lock").open("a+")
+    except OSError as error:
+        raise UserError(
+            f"--output_dir {directory} cannot be written to: {error.filename}: {error.strerror}"
+        ) from error
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -18,7 +18,7 @@ from hf_mi_ssl.errors import ExitCode, UserError
 from hf_mi_ssl.evaluation.saved import load_saved
 from hf_mi_ssl.hub import export_encoder, export_pretraining
 from hf_mi_ssl.training import load_checkpoint
-from hf_mi_ssl.training.checkpoints import _sync_and_digest
+from hf_mi_ssl.training.files import sync_and_digest
 from tests.conftest import small_model
 from tests.faults.harness import ends_of, forked, images_of, train
 
@@ -75,7 +75,7 @@ def checkpoint(flat, tmp_path_factory) -> Path:
 def sign(directory: Path, **more) -> None:
     """A manifest that is right about whatever lies there."""
     files = [path for path in sorted(directory.iterdir()) if path.is_file() and path.name != "manifest.json"]
-    manifest = {"format_version": 1, "step": 1, "files": {path.name: _sync_and_digest(path) for path in files}}
+    manifest = {"format_version": 1, "step": 1, "files": {path.name: sync_and_digest(path) for path in files}}
     (directory / "manifest.json").write_text(json.dumps(manifest | more))
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import itertools
 import json
 import logging
@@ -17,17 +18,30 @@ import datasets
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 from hf_mi_ssl.data import open_train_and_held_out
 from hf_mi_ssl.errors import ExitCode, UserError
-from hf_mi_ssl.training import checkpoints, latest_checkpoint, load_checkpoint, save_checkpoint
+from hf_mi_ssl.hub import export_encoder, export_pretraining
+from hf_mi_ssl.training import (
+    MetricsLog,
+    checkpoints,
+    latest_checkpoint,
+    load_checkpoint,
+    run_recipe,
+    save_checkpoint,
+)
 from hf_mi_ssl.training.checkpoints import verify
 from hf_mi_ssl.training.state import lock
 from hf_mi_ssl.views import opencv
-from tests.faults.harness import ends_of, forked, images_of, same, states_of, train
+from tests.conftest import small_model
+from tests.faults.harness import ends_of, forked, images_of, log_of, same, states_of, train
+from tests.faults.test_leaving import signalled_in_step
 from tests.test_checkpoints import a_state
 
 STEPS = ["--max_train_steps", 4, "--checkpointing_steps", 1]
+LATEST = ["--resume_from_checkpoint", "latest"]
+IMAGES = {"image_size": 8, "mean": [0.5] * 3, "std": [0.5] * 3}
 
 
 def kill():
@@ -250,7 +264,8 @@ def test_two_runs_never_share_an_output_directory(flat, tmp_path, capsys):
 
     with forked(hold, {}) as children:
         os.read(ready[0], 1)
-        assert train("jmi", tmp_path, *argv) == ExitCode.LOCKED
+        opened = mock.Mock(side_effect=AssertionError("data were opened"))
+        assert train("jmi", tmp_path, *argv, opened=opened) == ExitCode.LOCKED
         said = capsys.readouterr().err
         assert f"is locked by a run that still goes on (process {children[0]} on " in said
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
@@ -348,3 +363,136 @@ def test_who_makes_the_views_belongs_to_a_run(flat, tmp_path, capsys, monkeypatc
     monkeypatch.setattr(opencv, "_installed", lambda: False)
     assert train("jmi", tmp_path, *argv) == ExitCode.OTHER_RUN
     assert "(views_by 'opencv' → 'torch')" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def run_of_four(flat, tmp_path_factory):
+    """(arguments, directory) of a run of four steps with all its checkpoints."""
+    argv = [*images_of(flat), *STEPS, "--checkpoints_total_limit", 9]
+    directory = tmp_path_factory.mktemp("runs") / "whole"
+    assert train("jmi", directory, *argv) == 0
+    return argv, directory
+
+
+def test_a_run_that_goes_on_from_an_earlier_step_forgets_the_later_checkpoints(run_of_four, tmp_path):
+    argv, whole = run_of_four
+    shutil.copytree(whole, tmp_path / "again")
+    earlier = tmp_path / "again" / "checkpoints" / "checkpoint-2"
+    stopped = {"MetricsLog": signalled_in_step(3, signal.SIGTERM)}
+    assert train("jmi", tmp_path / "again", *argv, "--resume_from_checkpoint", earlier, **stopped) == ExitCode.STOPPED
+    assert latest_checkpoint(earlier.parent).name == "checkpoint-3"
+    assert train("jmi", tmp_path / "again", *argv, *LATEST) == 0
+    assert log_of(tmp_path / "again") == log_of(whole)
+    assert same(states_of(tmp_path / "again"), states_of(whole))
+
+
+DAMAGED_LOGS = {
+    "gone": lambda lines: None,
+    "empty": lambda lines: [],
+    "short": lambda lines: lines[:-2],
+    "torn in the middle": lambda lines: [*lines[:2], lines[2][:9] + "\n", *lines[3:]],
+    "a step missing": lambda lines: [*lines[:2], *lines[3:]],
+    "a step twice": lambda lines: [*lines[:3], *lines[2:]],
+    "an empty record": lambda lines: [*lines[:2], "{}\n", *lines[2:]],
+    "a step of text": lambda lines: [*lines[:2], lines[2].replace('"step": ', '"step": "1", "was": '), *lines[3:]],
+    "a loss of text": lambda lines: [*lines[:2], lines[2].replace('"loss": ', '"loss": "1", "was": '), *lines[3:]],
+    "nested": lambda lines: [*lines[:2], "[" * 100_000 + "\n", *lines[2:]],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_LOGS)
+def test_a_log_that_lacks_steps_before_the_checkpoint_is_refused_in_one_line(damage, run_of_four, tmp_path, capsys):
+    argv, whole = run_of_four
+    shutil.copytree(whole, tmp_path / "run")
+    log = tmp_path / "run" / "metrics.jsonl"
+    lines = DAMAGED_LOGS[damage](log.read_text().splitlines(keepends=True))
+    log.unlink() if lines is None else log.write_text("".join(lines))
+    before = sorted((path, path.is_file() and path.read_bytes()) for path in tmp_path.rglob("*[!k]"))
+    capsys.readouterr()
+    assert train("jmi", tmp_path / "run", *argv, *LATEST) == ExitCode.ARGUMENTS
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("pretrain_jmi.py")]
+    assert len(said) == 1
+    assert f"{log} is damaged" in said[0]
+    assert sorted((path, path.is_file() and path.read_bytes()) for path in tmp_path.rglob("*[!k]")) == before
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EIO, errno.EACCES, errno.EFBIG])
+def test_a_log_that_cannot_be_written_ends_the_run_in_one_line(code, flat, tmp_path, capsys):
+    class Refused(MetricsLog):
+        def _write(self, records):
+            raise OSError(code, os.strerror(code), str(self.path))
+
+    argv = [*images_of(flat), *STEPS]
+    assert train("jmi", tmp_path, *argv, MetricsLog=Refused) == ExitCode.NOT_WRITTEN
+    assert f"{tmp_path / 'metrics.jsonl'}: {os.strerror(code)}" in capsys.readouterr().err
+    assert train("jmi", tmp_path, *argv, *LATEST) == 0
+
+
+@pytest.mark.parametrize("place", ["directory", "/proc/self"])
+def test_an_output_directory_that_cannot_be_locked_costs_one_line(place, flat, tmp_path, capsys):
+    (tmp_path / ".lock").mkdir()
+    where = tmp_path if place == "directory" else Path(place)
+    assert train("jmi", where, *images_of(flat), *STEPS) == ExitCode.ARGUMENTS
+    assert f"--output_dir {where} cannot be written to" in capsys.readouterr().err
+
+
+def test_the_precision_that_was_found_belongs_to_a_run(flat, tmp_path, capsys, monkeypatch):
+    argv = [*images_of(flat), *STEPS]
+    assert train("jmi", tmp_path, *argv) == 0
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert train("jmi", tmp_path, *argv, *LATEST) == ExitCode.OTHER_RUN
+    assert "(mixed_precision 'no' → 'bf16')" in capsys.readouterr().err
+    assert train("jmi", tmp_path, *argv, *LATEST, "--mixed_precision", "no") == 0  # which is the same
+
+
+@pytest.mark.parametrize("resume", [[], LATEST])
+@pytest.mark.parametrize("there", ["config.json", "model.safetensors", "results.json"])
+def test_nothing_of_another_model_or_run_is_written_over(there, resume, flat, tmp_path, capsys):
+    (tmp_path / there).write_text("{}")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')  # a run whose checkpoints are gone
+    for name in (*tmp_path.glob("metrics.jsonl"), None):
+        assert train("jmi", tmp_path, *images_of(flat), *STEPS, *resume) == ExitCode.ARGUMENTS
+        assert f"holds {there} without the log and the checkpoints" in capsys.readouterr().err
+        assert (tmp_path / there).read_text() == "{}"
+        if name:
+            name.unlink()
+
+
+def test_a_checkpoint_from_elsewhere_does_not_go_on_over_another_run(run_of_four, flat, tmp_path, capsys):
+    argv, whole = run_of_four
+    shutil.copytree(whole, tmp_path / "run")
+    assert train("jmi", tmp_path / "other", *argv, "--seed", 5) == 0
+    elsewhere = tmp_path / "other" / "checkpoints" / "checkpoint-2"
+    resume = ["--seed", 5, "--resume_from_checkpoint", elsewhere]
+    assert train("jmi", tmp_path / "run", *argv, *resume) == ExitCode.OTHER_RUN
+    assert "checkpoint-4 belongs to another run (seed 0 → 5)" in capsys.readouterr().err
+    assert log_of(tmp_path / "run") == log_of(whole)
+
+
+def test_links_and_files_that_are_called_like_checkpoints_stop_no_save(tmp_path):
+    elsewhere = save_checkpoint(tmp_path / "elsewhere", 1, a_state(), {}, 1)
+    root = tmp_path / "run"
+    root.mkdir()
+    for name in ("checkpoint-1", "checkpoint-3", ".del-checkpoint-2", ".tmp-4"):
+        (root / name).symlink_to(elsewhere, target_is_directory=True)
+    for name in (".tmp-foo", "checkpoint-0", "checkpoint-2"):
+        (root / name).write_text("")
+    (root / "checkpoint-5").symlink_to("nowhere")
+    assert latest_checkpoint(root) is None
+    for step in (2, 3, 4, 5):
+        save_checkpoint(root, step, a_state(step), {}, 1)
+    assert same(load_checkpoint(latest_checkpoint(root))[0], a_state(5))
+    assert sorted(path.name for path in root.iterdir()) == ["checkpoint-0", "checkpoint-1", "checkpoint-5"]
+    assert verify(elsewhere) is None
+
+
+@pytest.mark.parametrize("export", [export_pretraining, functools.partial(export_encoder, **IMAGES)])
+def test_a_disk_that_is_full_while_a_model_is_published_costs_one_line(export, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["pretrain_jmi.py"])
+    model = small_model("jmi") if export is export_pretraining else small_model("jmi").encoder
+    full = SafetensorError("I/O error: No space left on device (os error 28)")  # what safetensors raises then
+    monkeypatch.setattr(model, "save_pretrained", mock.Mock(side_effect=full))
+    assert run_recipe(lambda _: export(model, tmp_path), "", method="jmi") == ExitCode.NOT_WRITTEN
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert f"{tmp_path}: cannot write the weights: I/O error: No space left" in said[0]
