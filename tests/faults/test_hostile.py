@@ -19,6 +19,7 @@ from hf_mi_ssl.evaluation.saved import load_saved
 from hf_mi_ssl.hub import export_encoder, export_pretraining
 from hf_mi_ssl.training import load_checkpoint
 from hf_mi_ssl.training.checkpoints import _sync_and_digest
+from hf_mi_ssl.training.downstream import run_downstream
 from tests.conftest import small_model
 from tests.faults.harness import ends_of, forked, images_of, train
 
@@ -294,7 +295,7 @@ ENCODERS = {
         '{"base_model_name_or_path": "evil/model", "peft_type": "LORA"}'
     ),
 }  # fmt: skip
-HARMLESS = {"code beside a known type", "kernels within", "another name"}  # what they say is ignored
+HARMLESS = {"code beside a known type", "kernels of the encoder", "another name"}  # what they say is ignored
 
 
 @pytest.fixture(scope="module")
@@ -328,16 +329,6 @@ def test_a_hostile_encoder_runs_nothing_asks_nobody_and_costs_one_line(name, enc
     requests.append(int(seen.counts[0]))
     assert seen.counts[0] == 0
     survived.append(name)
-
-
-def test_so_many_were_tried(figure, seen):
-    if len(survived) < len(CHECKPOINTS | IGNORED) + len(ENCODERS):
-        pytest.skip("not all were asked for")
-    assert len(survived) >= 50
-    assert len(CHECKPOINTS) >= 20
-    assert len(ENCODERS) >= 30
-    figure("code run by hostile files", f"{sum(ran)} of {len(survived)}")
-    figure("requests caused by data or configuration", sum(requests))
 
 
 def test_nothing_is_unpickled_when_a_run_is_resumed_or_a_model_loaded(checkpoint, flat, tmp_path, seen, figure):
@@ -384,6 +375,69 @@ def test_a_whole_model_is_loaded_exactly_or_not_at_all(change, said, whole, tmp_
         load_saved(str(tmp_path / "copy"))
 
 
+def of_whole(**keys):
+    """The whole model's config.json with these keys, `encoder_…` in that of its encoder."""
+
+    def change(config):
+        for key, value in keys.items():
+            (config["encoder_config"] if key.startswith("encoder_") and key != "encoder_config" else config)[
+                key if key == "encoder_config" else key.removeprefix("encoder_")
+            ] = value
+
+    return lambda at: changed("config.json", change)(at / "pretraining")
+
+
+WHOLES = {
+    "timm from the Hub": of_whole(encoder_config={"model_type": "timm_wrapper", "architecture": "hf_hub:evil/model"}),
+    "backbone from the Hub": of_whole(
+        encoder_config={"model_type": "detr", "backbone": "evil/model", "use_pretrained_backbone": True}
+    ),
+    "code of the encoder": of_whole(encoder_config={"model_type": "evil", "auto_map": REMOTE}),
+    "code of the whole": of_whole(auto_map=REMOTE, model_type="evil"),
+    "no type": of_whole(encoder_config={}),
+    "encoder of text": of_whole(encoder_config="evil/model"),
+    "kernels": of_whole(attn_implementation="evil/kernel"),
+    "kernels of the encoder": of_whole(encoder_attn_implementation="evil/kernel"),
+    "unknown term": of_whole(joint={"evil": 1.0}),
+    "terms of a list": of_whole(joint=[1]),
+    "method of a list": of_whole(method=["byol"]),
+    "dtype of code": of_whole(dtype="os.system"),
+    "quantised": of_whole(quantization_config={"quant_method": "gptq"}),
+    "temperature of nothing": of_whole(temperature=float("nan")),
+    "layers without end": of_whole(projector_num_layers=10**9),
+    "layers of the encoder": of_whole(encoder_depths=[10**7, 1]),
+    "queue without end": of_whole(queue_size=10**12),
+    "width without end": of_whole(projection_size=10**9),
+    "deep": lambda at: (at / "pretraining" / "config.json").write_bytes(DEEP),
+    "pickle as config": lambda at: (at / "pretraining" / "config.json").write_bytes(EVIL),
+    "device as config": lambda at: device("config.json")(at / "pretraining"),
+}
+
+
+@pytest.mark.parametrize("name", some_fast(*WHOLES))
+def test_a_hostile_whole_model_runs_nothing_asks_nobody_and_costs_one_line(name, whole, tmp_path, seen, capfd):
+    seen.counts.zero_()
+    hostile = tmp_path / "whole"
+    shutil.copytree(whole, hostile)
+    WHOLES[name](hostile)
+
+    def load():
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+        return run_downstream(lambda: print(load_saved(str(hostile))))
+
+    with forked(load, {}) as children:
+        (code,) = ends_of(children, 30)
+    said = capfd.readouterr().err
+    assert code == (0 if name in HARMLESS else ExitCode.ARGUMENTS), said
+    assert "Traceback" not in said
+    assert sum("cannot load the whole model" in line for line in said.splitlines()) == (name not in HARMLESS)
+    requests.append(int(seen.counts[0]))
+    assert seen.counts[0] == 0
+    survived.append(name)
+
+
 def test_a_token_is_nowhere_in_what_a_run_writes_or_says(flat, tmp_path, monkeypatch, capfd):
     token = "hf_canaryCanaryCanaryCanaryCanary"
     monkeypatch.setenv("HF_TOKEN", token)
@@ -392,3 +446,14 @@ def test_a_token_is_nowhere_in_what_a_run_writes_or_says(flat, tmp_path, monkeyp
     assert len(files) > 5
     assert not any(token.encode() in path.read_bytes() for path in files)
     assert token not in "".join(capfd.readouterr())
+
+
+def test_so_many_were_tried(figure, seen):
+    if len(survived) < len(CHECKPOINTS | IGNORED) + len(ENCODERS) + len(WHOLES):
+        pytest.skip("not all were asked for")
+    assert len(survived) >= 50
+    assert len(CHECKPOINTS) >= 20
+    assert len(ENCODERS) >= 30
+    assert len(WHOLES) >= 20
+    figure("code run by hostile files", f"{sum(ran)} of {len(survived)}")
+    figure("requests caused by data or configuration", sum(requests))
