@@ -9,6 +9,7 @@ from torch import nn
 from ..errors import UserError, unknown
 from .arguments import PretrainingArguments
 from .plan import Plan
+from .trees import split
 
 
 def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim.Optimizer:
@@ -21,11 +22,12 @@ def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim
     Updates are fused, all parameters in one kernel, where the optimiser has such a form.
 
     Raises:
-        UserError: if timm has no optimiser of that name, or there are no prototypes to freeze.
+        UserError: if timm has no optimiser of that name, it cannot be used here, or there are no prototypes to freeze.
     """
     from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 
-    known = list_optimizers()
+    # Others, by the name of a class, are of libraries that are not installed or that want a GPU of their own kind
+    known = [name for name in list_optimizers() if not isinstance(get_optimizer_info(name).opt_class, str)]
     if args.optimizer.lower() not in known:
         raise unknown("optimizer", args.optimizer, known)
     keeps_rate = getattr(getattr(model, "config", None), "predictor_schedule", "cosine") == "constant"
@@ -40,6 +42,9 @@ def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim
             groups.setdefault(group, []).append(parameter)
     if args.freeze_prototypes_epochs and not any(prototypes for _, prototypes, _ in groups):
         raise UserError("--freeze_prototypes_epochs: this method has no prototypes; leave the flag out")
+    settings = {"opt": args.optimizer, "lr": args.learning_rate, "weight_decay": args.weight_decay}
+    settings |= {"momentum": args.momentum} | plain | fused
+    _try_out(args.optimizer, settings)
     return create_optimizer_v2(
         [
             {
@@ -52,13 +57,24 @@ def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim
             }
             for (constant, prototypes, decays), parameters in groups.items()
         ],
-        opt=args.optimizer,
-        lr=args.learning_rate,
-        weight_decay=args.weight_decay,
-        momentum=args.momentum,
-        **plain,
-        **fused,
+        **settings,
     )
+
+
+def _try_out(name: str, settings: dict) -> None:
+    """Build it, take a step of it and save it, before training: some need more than gradients, a compiler say, and
+    some keep what no checkpoint can hold. Raises UserError."""
+    from timm.optim import create_optimizer_v2
+
+    parameter = nn.Parameter(torch.zeros(2, 2))
+    parameter.grad = torch.zeros(2, 2)
+    try:
+        optimizer = create_optimizer_v2([parameter], **settings)
+        optimizer.step()
+        split(optimizer.state_dict(), "", {})
+    except Exception as error:  # each has its own way of failing
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"--optimizer {name} cannot be used here ({reason}): choose another, e.g. adamw") from error
 
 
 def check_state(optimizer: torch.optim.Optimizer, saved: dict) -> None:
