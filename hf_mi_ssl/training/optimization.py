@@ -11,6 +11,8 @@ from .arguments import PretrainingArguments
 from .plan import Plan
 from .trees import split
 
+_OF_GROUPS = ("decays", "always_adapt", "constant_learning_rate", "frozen_epochs")  # what groups here carry
+
 
 def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim.Optimizer:
     """An optimiser of timm over what learns in `model`, in groups that carry what `set_schedules` reads.
@@ -85,26 +87,28 @@ def check_state(optimizer: torch.optim.Optimizer, saved: dict) -> None:
         ValueError: if it is not a state of this optimiser, in one line.
     """
     wanted, ids = _state_after_one_step(optimizer), []
+    # What it was built with is the same in both; lr and weight_decay follow the schedule, the others are of a device.
+    built = {*inspect.signature(type(optimizer)).parameters, *_OF_GROUPS} - {"lr", "weight_decay", "fused", "foreach"}
     for number, (group, theirs) in enumerate(zip(optimizer.param_groups, saved["param_groups"], strict=True)):
         for key, value in group.items():
             allowed = (type(value), bool, type(None)) if key in ("fused", "foreach") else (type(value),)  # of a device
-            if key != "params" and value is not None and type(theirs[key]) not in allowed:
+            wrong = value is not None and type(theirs[key]) not in allowed
+            if key != "params" and (wrong or (key in built and theirs[key] != value)):
                 raise ValueError(f"{key} of the optimizer is {str(theirs[key])[:20]!r}")
         for parameter, index in zip(group["params"], theirs["params"], strict=True):
             ids.append(index)
             if averages := saved["state"].get(index, {}):
-                shapes = wanted.get((number, parameter.shape), {})
-                for key in averages.keys() | shapes.keys():
-                    found = _shapes(averages.get(key))
-                    known = [shapes[key]] if key in shapes else [parameter.shape, torch.Size(), torch.Size([1]), None]
-                    if found not in known:
-                        raise ValueError(f"{key} of the optimizer has shape {found}, not {known[0]}")
+                kept = wanted.get((number, parameter.shape), {})
+                for key in averages.keys() | kept.keys():
+                    found = _kinds(averages.get(key))
+                    if found != kept[key] if key in kept else not _plausible(found, parameter):
+                        raise ValueError(f"{key} of the optimizer is {str(found)[:60]}, not {kept.get(key)}")
     if saved["state"].keys() - set(ids):
         raise ValueError("the optimizer has averages of no parameter")
 
 
 def _state_after_one_step(optimizer: torch.optim.Optimizer) -> dict[tuple[int, torch.Size], dict]:
-    """The shapes of what is kept of a parameter, by the number of its group and its shape. The step is taken on
+    """The kinds of what is kept of a parameter, by the number of its group and its shape. The step is taken on
     stand-ins; what it leaves in the optimiser is replaced by the state that is loaded."""
     kept, order = [dict(group) for group in optimizer.param_groups], []
     for number, group in enumerate(optimizer.param_groups):
@@ -121,13 +125,20 @@ def _state_after_one_step(optimizer: torch.optim.Optimizer) -> dict[tuple[int, t
     for group, before in zip(optimizer.param_groups, kept):
         group.clear()
         group.update(before)
-    return {order[i]: {key: _shapes(value) for key, value in averages.items()} for i, averages in state.items()}
+    return {order[i]: {key: _kinds(value) for key, value in averages.items()} for i, averages in state.items()}
 
 
-def _shapes(value):
+def _kinds(value):
+    """What can be told of a value without its numbers: type and shape of a tensor, the type of anything else."""
     if isinstance(value, list | tuple):
-        return [_shapes(inner) for inner in value]
-    return value.shape if isinstance(value, torch.Tensor) else None
+        return [_kinds(inner) for inner in value]
+    return (value.dtype, tuple(value.shape)) if isinstance(value, torch.Tensor) else type(value)
+
+
+def _plausible(kind, parameter: nn.Parameter) -> bool:
+    """Whether averages of that kind may belong to a parameter, where one step does not show which there are."""
+    numbers = [(parameter.dtype, tuple(parameter.shape)), *((torch.float32, shape) for shape in ((), (1,)))]
+    return kind in (*numbers, int, float, bool, type(None))
 
 
 def set_schedules(optimizer: torch.optim.Optimizer, plan: Plan, step: int) -> float:

@@ -122,6 +122,50 @@ def other_coefficients(tree):
     group["dict"] = [[key, {"value": "evil"} if key == "eps" else value] for key, value in group["dict"]]
 
 
+def group(key, value):
+    """An optimiser whose groups have another coefficient."""
+
+    def change(tree):
+        for of in tree["dict"][1][1]["list"]:
+            of["dict"] = [[name, value if name == key else old] for name, old in of["dict"]]
+
+    return changed("optimizer.json", change)
+
+
+def of_type(dtype):
+    return averages(lambda found: found.update({name: tensor.to(dtype) for name, tensor in found.items()}))
+
+
+def swapped(tree):
+    names = [key for key, _ in tree["dict"] if key.endswith("weight")]
+    other = {names[0]: names[-1], names[-1]: names[0]}
+    tree["dict"] = [[key, {"tensor": "/" + other[key]} if key in other else value] for key, value in tree["dict"]]
+
+
+def bad_images(*entries):
+    listed = [{"dict": [[key, {"value": value}] for key, value in entry.items()]} for entry in entries]
+    return changed("data.json", lambda tree: tree.update(
+        dict=[[key, {"list": listed} if key == "bad" else value] for key, value in tree["dict"]]
+    ))  # fmt: skip
+
+
+def named_often(at):
+    found = load_file(at / "optimizer.safetensors")
+    save_file(found | {"/big": torch.zeros(4_000_000)}, at / "optimizer.safetensors")
+    changed("optimizer.json", lambda tree: tree["dict"].append(["evil", {"list": [{"tensor": "/big"}] * 2000}]))(at)
+
+
+def huge_and_unknown(at):
+    text = b'{"/a":{"dtype":"U8","shape":[1342177280],"data_offsets":[0,1342177280]}}'
+    with (at / "zzz.safetensors").open("wb") as file:
+        file.write(header(text))
+        file.truncate(8 + len(text) + 1342177280)
+    (at / "zzz.json").write_text('{"dict":[["a",{"tensor":"/a"}]]}')
+
+
+BAD = {"split": "train", "row": 1, "kind": "damaged", "reason": "evil", "file": None}
+
+
 def linked(at):
     (at / "model.safetensors").rename(at.parent / "elsewhere")
     (at / "model.safetensors").symlink_to(at.parent / "elsewhere")
@@ -190,6 +234,22 @@ CHECKPOINTS = {  # name: (what is done to a checkpoint, whether its manifest is 
     "averages of nobody": (changed("optimizer.json", lambda tree: tree["dict"][0][1]["dict"].append(
         [10**6, {"dict": []}])), True),
     "coefficients of text": (changed("optimizer.json", other_coefficients), True),
+    "beyond the plan": (changed("record.json", lambda r: r.update(step=10**18)), True),
+    "beyond all numbers": (changed("record.json", lambda r: r.update(step=10**400)), True),
+    "weights swapped": (changed("model.json", swapped), True),
+    "weights too many": (changed("model.json", lambda tree: tree["dict"].append(["evil", {"value": 1}])), True),
+    "bad images of mixed rows": (bad_images(BAD, BAD | {"row": "x"}), True),
+    "bad images of no kind": (bad_images(BAD | {"kind": 3}), True),
+    "betas of text": (group("betas", {"tuple": [{"value": "a"}, {"value": "b"}]}), True),
+    "one beta": (group("betas", {"tuple": [{"float": "0x1p-1"}]}), True),
+    "gradients of gradients": (group("differentiable", {"value": True}), True),
+    "up in place of down": (group("maximize", {"value": True}), True),
+    "huge epsilon": (group("eps", {"float": "0x1p+1023"}), True),
+    "frozen for ever": (group("frozen_epochs", {"float": "0x1p+1000"}), True),
+    "averages of integers": (of_type(torch.int64), True),
+    "complex averages": (of_type(torch.complex64), True),
+    "a tensor named often": (named_often, True),
+    "a huge unknown file": (huge_and_unknown, True),
     "no optimizer": (lambda at: [(at / f"optimizer.{kind}").unlink() for kind in ("json", "safetensors")], True),
     "later format": (changed("manifest.json", lambda m: m.update(format_version=10**30)), False),
 }  # fmt: skip
