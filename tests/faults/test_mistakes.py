@@ -2,18 +2,21 @@
 
 import functools
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import datasets
 import pytest
+import torch
 from PIL import Image
 
 from hf_mi_ssl.data import open_train_and_held_out
 from hf_mi_ssl.encoders import encoder_config
-from hf_mi_ssl.errors import ExitCode
+from hf_mi_ssl.errors import ExitCode, UserError
 from hf_mi_ssl.hub import export_encoder
+from hf_mi_ssl.training.checkpoints import save_checkpoint
 from tests.conftest import small_model
 from tests.faults.harness import RECIPES, log_of, train
 
@@ -296,6 +299,13 @@ def test_a_mistake_shows_no_traceback_at_the_shell(name, given, said, tmp_path):
     assert done.returncode == ExitCode.ARGUMENTS
     assert done.stderr.count("\n") == 1
     assert said in done.stderr
+
+
+def test_weights_that_a_mistake_made_infinite_are_not_saved_and_the_last_good_checkpoint_is_named(tmp_path):
+    last = save_checkpoint(tmp_path, 1, {"model": {"weight": torch.ones(2)}}, {}, 2)
+    with pytest.raises(UserError, match=re.escape(str(last))) as raised:
+        save_checkpoint(tmp_path, 2, {"model": {"weight": torch.full((2,), torch.inf)}}, {}, 2)
+    assert raised.value.exit_code == ExitCode.NOT_FINITE
 
 
 def test_so_many_were_tried(figure):
