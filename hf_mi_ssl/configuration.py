@@ -30,6 +30,8 @@ _FOREIGN_KEYS = {
     "torch_dtype",
 }
 
+_ROWS = ("num_prototypes", "queue_size", "predictor_hidden_size")  # of projection_size numbers each
+
 
 @strict
 class MISSLConfig(PreTrainedConfig):
@@ -80,7 +82,7 @@ class MISSLConfig(PreTrainedConfig):
             self.encoder_config = named_encoder_config("resnet_tiny", image_size=64)
         elif isinstance(self.encoder_config, dict):
             settings = dict(self.encoder_config)
-            self.encoder_config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+            self.encoder_config = AutoConfig.for_model(settings.pop("model_type", None), **settings)
         self.joint = {"expected_score": 1.0} if self.joint is None else self.joint
         self.marginal = {} if self.marginal is None else self.marginal
         super().__post_init__(**kwargs)
@@ -147,9 +149,14 @@ class MISSLConfig(PreTrainedConfig):
             raise UserError("a method needs a joint term: without one nothing holds the two views together")
 
     def validate_sizes(self):
-        for column in ("temperature", "projector_hidden_size", "projector_num_layers", "projection_size"):
+        for column in ("projector_hidden_size", "projector_num_layers", "projection_size"):
             _positive(self, column)
         _positive(self, "batch_norm_group_size", at_least=2)
+        _temperature(self, "temperature")
+        width, size, layers = self.projector_hidden_size, self.projection_size, self.projector_num_layers
+        others = sum(getattr(self, name, None) or 0 for name in _ROWS)
+        if layers * width**2 + (width + others) * size > 2**32 or layers > 1000:  # before memory is asked for
+            raise UserError(f"{layers} layers of {width}, projection_size {size} and queue are beyond all memory")
 
 
 @strict
@@ -198,7 +205,8 @@ class SDMIConfig(MISSLConfig):
         for column in ("target_momentum", "target_momentum_end"):
             if not 0 <= getattr(self, column) <= 1:
                 raise UserError(f"{column} must lie between 0 and 1, got {getattr(self, column)}")
-        for column in ("m_step_every", "target_temperature", "predictor_hidden_size", "queue_size", "num_prototypes"):
+        _temperature(self, "target_temperature")
+        for column in ("m_step_every", "predictor_hidden_size", "queue_size", "num_prototypes"):
             _positive(self, column)
 
     def validate_assignment(self):
@@ -227,6 +235,11 @@ def _positive(config, column: str, at_least: float = 0) -> None:
     value = getattr(config, column)
     if value is not None and not (value > 0 and value >= at_least):
         raise UserError(f"{column} must be {f'at least {at_least}' if at_least else 'above 0'}, got {value}")
+
+
+def _temperature(config, column: str) -> None:
+    if not 1e-6 <= getattr(config, column) <= 1e6:  # beyond, scores are all alike or overflow
+        raise UserError(f"{column} must be above 0, from 1e-6 to 1e6, got {getattr(config, column)}")
 
 
 def _known(kind: str, names, registry) -> None:

@@ -23,6 +23,7 @@ POLICIES = ("skip", "error")
 _DRAWS = 100  # in which nothing readable was found
 _NAMED = 10  # bad images that are named in the log; all are in the list
 _FIRST = 1000  # images of a stream of unknown length over which a fraction begins to mean something
+_ENTRY = {"split": str, "row": int, "kind": str, "reason": str, "file": str | None}
 
 T = TypeVar("T")
 
@@ -118,8 +119,10 @@ class BadImages:
         return f"{len(self.found):,} bad image{'s' if len(self.found) != 1 else ''} ({kinds})"
 
     def merge(self, others: Iterable[Iterable[dict]]) -> None:
-        """Take up what other processes, or a checkpoint, found."""
+        """Take up what other processes, or a checkpoint, found. Raises ValueError for what is no bad image."""
         for entry in (entry for other in others for entry in other):
+            if entry.keys() != _ENTRY.keys() or not all(isinstance(entry[key], kind) for key, kind in _ENTRY.items()):
+                raise ValueError("its list of bad images holds something else")
             self._note(entry)
 
     def entries(self) -> list[dict]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..errors import UserError, unknown
 
 _LABELS = ("label", "labels", "cls", "json.label", "json.cls")  # the last of webdataset
+_LABEL_KINDS = "u?int|bool|.*string"
 
 
 def _kind(feature: object) -> str:
@@ -46,6 +47,8 @@ def label_column(features: Mapping, name: str | None) -> str | None:
     features = _with_json(features)
     if name is not None and name not in features:
         raise unknown("label column", name, features)
+    if name is not None and not re.match(_LABEL_KINDS, _kind(features[name])):
+        raise _no_labels(name, _kind(features[name]))
     classes = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     likely = [c for c in _LABELS if c in features and re.match("u?int|.*string", _kind(features[c]))]
     return name or (classes[0] if len(classes) == 1 else next(iter(likely), None))
@@ -76,10 +79,14 @@ def as_labels(values: list, features: Mapping, column: str, vocabulary: set) -> 
         names = sorted(vocabulary)
         ids = {value: i for i, value in enumerate(names)}
         return torch.tensor([ids.get(value, -1) for value in values]), names
-    if re.match("u?int|bool", kind):
+    if re.match(_LABEL_KINDS, kind):
         labels = torch.tensor([-1 if value is None else int(value) for value in values])
         return labels, getattr(feature, "names", None)
-    raise UserError(f"label column {column!r} holds {kind}; choose one of integers or strings")
+    raise _no_labels(column, kind)
+
+
+def _no_labels(column: str, kind: str) -> UserError:
+    return UserError(f"label column {column!r} holds {kind}; choose one of integers or strings")
 
 
 def _with_json(features: Mapping) -> dict[str, object]:

@@ -154,7 +154,9 @@ def _load(name: str, arguments: Mapping[str, object]) -> Mapping:
     from datasets.exceptions import DatasetNotFoundError
 
     where = arguments["data_dir"] or arguments["data_files"] or name
+    told = datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
     try:
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = told and arguments["path"] not in LOCAL  # they are not the Hub's
         with _quiet_unless_terminal():
             return datasets.load_dataset(**arguments)
     except DatasetNotFoundError as error:
@@ -171,6 +173,8 @@ def _load(name: str, arguments: Mapping[str, object]) -> Mapping:
             raise UserError(f"no images in {where}; give a folder that holds image files") from error
         reason = str(error.__cause__ or error).strip().split("\n")[0] or type(error).__name__
         raise UserError(f"cannot load {name!r} from {where}: {reason}; check that the data are whole") from error
+    finally:
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = told
 
 
 def evaluation_split(available: Iterable[str], train_split: str) -> str | None:

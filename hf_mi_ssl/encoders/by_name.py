@@ -22,7 +22,7 @@ from transformers import (
 
 from ..errors import UserError, unknown
 from .configuration_mi_resnet import MIResNetConfig
-from .downloads import locate, refuse_damaged, refuse_endless, refuse_inexact
+from .downloads import locate, refuse_damaged, refuse_endless, refuse_fetching, refuse_inexact
 
 _RESNET_TINY = {
     "depths": [1, 1, 1, 1],
@@ -119,16 +119,30 @@ def _check_architecture(architecture: str) -> None:
     """Refuse what is not an architecture of timm: it understands `hf_hub:…` too, which would reach for the network."""
     import timm
 
+    if not isinstance(architecture, str):
+        raise UserError(f"a timm architecture is a name, not {str(architecture)[:80]}")
     if not re.fullmatch(r"[\w.]+", architecture) or not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=1)
         raise unknown("timm architecture", architecture, near or ["the names that timm.list_models() gives"])
+
+
+def _refuse_hostile(config: PreTrainedConfig) -> None:
+    """Refuse a configuration, of anybody, that would ask the Hub for weights or code, or take for ever to build."""
+    if config.model_type == "timm_wrapper":
+        _check_architecture(config.architecture)
+    refuse_fetching(config)
+    refuse_endless(config)
 
 
 def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
     """An encoder of that configuration with the initial weights that its own library gives it.
 
     Initialises nothing on the meta device, where models are built before their weights are loaded.
+
+    Raises:
+        UserError: for a configuration that names what would have to be fetched, or that is beyond all size.
     """
+    _refuse_hostile(config)
     encoder = AutoModel.from_config(config)
     if config.model_type == "timm_wrapper" and encoder.device.type != "meta":
         # transformers has just drawn every convolution anew with a standard deviation of 0.02 and set the gains
@@ -155,9 +169,7 @@ def load_encoder(name_or_path: str | Path) -> PreTrainedModel:
     name, source = str(name_or_path), locate(name_or_path)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        if config.model_type == "timm_wrapper":
-            _check_architecture(config.architecture)
-        refuse_endless(config)
+        _refuse_hostile(config)
         encoder, report = AutoModel.from_pretrained(
             source,
             config=config,
@@ -191,6 +203,7 @@ def representation_size(config_or_encoder: PreTrainedConfig | PreTrainedModel) -
         UserError: for a model that gives no `pooler_output`, or none for images of its own size.
     """
     config = copy.deepcopy(getattr(config_or_encoder, "config", config_or_encoder))
+    _refuse_hostile(config)
     size = _input_size(config)
     with torch.device("meta"), torch.no_grad():
         encoder = AutoModel.from_config(config).eval()

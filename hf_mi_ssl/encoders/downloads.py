@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..errors import UserError
 
-_LAYERS = 10_000
+_LAYERS = 1000
 _notice = cache(logging.getLogger(__name__).warning)  # each once
 
 
@@ -87,9 +87,18 @@ def refuse_damaged(name: str) -> None:
 def refuse_endless(config: PreTrainedConfig) -> None:
     """Refuse a configuration that would take for ever to build, before its weights show that it is none of theirs."""
     for key, value in config.to_dict().items():
-        counts = value if isinstance(value, list) else [value]
-        if re.search("depth|layers|blocks|stages", key) and any(type(n) is int and n > _LAYERS for n in counts):
+        counts = value if isinstance(value, list | tuple) else [value]
+        if re.search("depth|layers|blocks|stages", key) and sum(n for n in counts if type(n) is int) > _LAYERS:
             raise UserError(f"the configuration has more than {_LAYERS:,} layers ({key}): no encoder has")
+
+
+def refuse_fetching(config: PreTrainedConfig) -> None:
+    """Refuse a configuration of which a part, a backbone or a kernel of attention, would come from elsewhere."""
+    said = config.to_dict() | {"attn_implementation": getattr(config, "_attn_implementation", None)}
+    for key, value in said.items():
+        named = isinstance(value, str) and re.search("[/:]", value) and re.search("backbone|attn_impl", key)
+        if named or (key == "use_pretrained_backbone" and value):
+            raise UserError(f"the configuration names what would have to be fetched: {key}={str(value)[:80]}")
 
 
 def refuse_inexact(name: str, model: PreTrainedModel, report: dict) -> None:

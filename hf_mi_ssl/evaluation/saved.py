@@ -1,15 +1,16 @@
 """What is saved, embedded: two views of held-out images through any run or encoder."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForPreTraining, PreTrainedModel
 
 from ..counter import permutation
 from ..data import Part, open_train_and_held_out
-from ..encoders import load_encoder, refuse_damaged, refuse_inexact
+from ..encoders import load_encoder, refuse_damaged, refuse_fetching, refuse_inexact
 from ..errors import UserError
 from ..modeling_base import MISSLForPreTraining
 from ..views import RandomViews, ViewRecipe, view_recipes
@@ -27,21 +28,27 @@ def load_saved(name: str) -> PreTrainedModel:
     """
     encoder = load_encoder(name)  # refuses damaged files of pretraining/ as well, once they are here
     for place in ({"subfolder": "pretraining"}, {}):
-        try:
-            kind = AutoConfig.from_pretrained(name, trust_remote_code=False, **place).model_type
-        except (OSError, ValueError):  # there is none
+        local = Path(name).is_dir()
+        if local and not Path(name, *place.values(), "config.json").exists():
             continue
-        if kind in ("sdmi", "jmi"):
-            try:
-                whole, report = AutoModelForPreTraining.from_pretrained(
-                    name, use_safetensors=True, output_loading_info=True, **place
-                )
-            except (OSError, RuntimeError, SafetensorError) as error:
-                reason = " ".join(str(error).split())[:200]
-                raise UserError(f"cannot load the whole model of {name!r}: {reason}") from error
-            refuse_damaged(name)
-            refuse_inexact(name, whole, report)
-            return whole
+        config = None
+        try:
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False, **place)
+            if config.model_type not in ("sdmi", "jmi"):
+                continue
+            refuse_fetching(config)
+            whole, report = AutoModelForPreTraining.from_pretrained(
+                name, config=config, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **place
+            )
+        except Exception as error:  # files, columns, shapes: transformers raises every kind
+            if isinstance(error, OSError) and config is None and not local:  # the Hub holds none
+                continue
+            cause = error.__cause__ if isinstance(error, StrictDataclassError) else None
+            reason = " ".join(str(cause or error).split())[:200]
+            raise UserError(f"cannot load the whole model of {name!r}: {reason}") from error
+        refuse_damaged(name)
+        refuse_inexact(name, whole, report)
+        return whole
     return encoder
 
 

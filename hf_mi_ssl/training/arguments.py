@@ -20,6 +20,11 @@ def _pairs(help: str):
     return field(default_factory=list, metadata=metadata)
 
 
+_MOST = {"num_train_epochs": 10**6, "warmup_epochs": 10**6, "freeze_prototypes_epochs": 10**6,
+         "max_train_steps": 10**12, "gradient_accumulation_steps": 10**4, "local_views": 100,
+         "process_timeout": 60 * 24 * 365, "dataloader_timeout": 60 * 60 * 24 * 365}  # fmt: skip
+
+
 @dataclass
 class PretrainingArguments:
     """What a run is made of, apart from the row. Saved as `training_args.json`, never inside the model."""
@@ -117,6 +122,13 @@ class PretrainingArguments:
                      "mi_steps", "dataloader_num_workers", "local_views"):  # fmt: skip
             if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise UserError(f"--{name} must not be negative, got {getattr(self, name)}")
+        for name, most in _MOST.items():
+            if getattr(self, name) is not None and getattr(self, name) > most:
+                raise UserError(f"--{name} must be at most {most:,}, got {getattr(self, name):g}")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"--seed must be from 0 to 2**63 - 1, got {self.seed}")
+        if not self.output_dir:
+            raise UserError("--output_dir is empty: give a directory, or . for this one")
         if not 0 <= self.max_bad_fraction <= 1:
             raise UserError(f"--max_bad_fraction must be from 0 to 1, got {self.max_bad_fraction}")
         if not 0 <= self.momentum < 1:

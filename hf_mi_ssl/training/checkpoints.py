@@ -46,7 +46,7 @@ def save_checkpoint(root: Path, step: int, states: dict[str, dict], record: dict
     trees, tensors = {}, {name: {} for name in states}
     for name, state in states.items():
         trees[name] = split(state, "", tensors[name])
-        _refuse_not_finite(name, tensors[name])
+        _refuse_not_finite(name, tensors[name], root)
     try:
         root.mkdir(parents=True, exist_ok=True)
         _sweep(root)
@@ -133,26 +133,29 @@ def read_record(checkpoint: Path) -> dict:
     return record
 
 
-def read_states(checkpoint: Path, shapes: dict[str, dict[str, tuple]] | None = None) -> dict[str, dict]:
+def read_states(checkpoint: Path, shapes: dict[str, dict[str, tuple] | None] | None = None) -> dict[str, dict]:
     """The states of a checkpoint that verifies, all read before anything is changed.
 
     Args:
-        shapes: what state dicts of plain tensors must hold, {state: {key: shape}}; compared before they are read.
+        shapes: the states that there may be, and what state dicts of plain tensors must hold, {state: {key: shape}};
+            compared before they are read.
 
     Raises:
         UserError: if they are not what is expected, or not finite.
     """
     states = {}
     with _one_line(checkpoint):
+        files = _read_json(checkpoint / _MANIFEST)["files"]
+        if shapes and (more := sorted({Path(file).stem for file in files} - {*shapes, "record"})[:3]):
+            raise UserError(f"{checkpoint} does not fit this run: it holds {more}", exit_code=ExitCode.OTHER_RUN)
         for name, expected in (shapes or {}).items():
-            if problem := _misfit(checkpoint / f"{name}.safetensors", expected):
+            if expected and (problem := _misfit(checkpoint / f"{name}.safetensors", expected)):
                 raise UserError(f"{checkpoint} does not fit this run: {problem}", exit_code=ExitCode.OTHER_RUN)
-        for file in _read_json(checkpoint / _MANIFEST)["files"]:
-            if file.endswith(".safetensors"):
-                name = Path(file).stem
-                tensors = load_file(checkpoint / file)
-                _refuse_not_finite(name, tensors)
-                states[name] = join(_read_json(checkpoint / f"{name}.json"), tensors)
+        for file in filter(lambda file: file.endswith(".safetensors"), files):
+            name = Path(file).stem
+            tensors = load_file(checkpoint / file)
+            _refuse_not_finite(name, tensors)
+            states[name] = join(_read_json(checkpoint / f"{name}.json"), tensors)
     return states
 
 
@@ -179,12 +182,12 @@ def _misfit(path: Path, expected: dict[str, tuple]) -> str | None:
     return f"{len(different)} tensors of {path.stem} differ ({first}{', …' if len(different) > 3 else ''})"
 
 
-def _refuse_not_finite(part: str, tensors: dict[str, Tensor]) -> None:
+def _refuse_not_finite(part: str, tensors: dict[str, Tensor], root: Path | None = None) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise UserError(
-                f"{part}{name} is not finite: no checkpoint holds that; resume from the last one and lower "
-                f"--learning_rate",
+                f"{part}{name} is not finite: no checkpoint holds that; resume from the last good one "
+                f"({(root and latest_checkpoint(root)) or 'none here'}) and lower --learning_rate",
                 exit_code=ExitCode.NOT_FINITE,
             )
 

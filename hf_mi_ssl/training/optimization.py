@@ -9,6 +9,9 @@ from torch import nn
 from ..errors import UserError, unknown
 from .arguments import PretrainingArguments
 from .plan import Plan
+from .trees import split
+
+_OF_GROUPS = ("decays", "always_adapt", "constant_learning_rate", "frozen_epochs")  # what groups here carry
 
 
 def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim.Optimizer:
@@ -21,11 +24,12 @@ def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim
     Updates are fused, all parameters in one kernel, where the optimiser has such a form.
 
     Raises:
-        UserError: if timm has no optimiser of that name, or there are no prototypes to freeze.
+        UserError: if timm has no optimiser of that name, it cannot be used here, or there are no prototypes to freeze.
     """
     from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 
-    known = list_optimizers()
+    # Others, by the name of a class, are of libraries that are not installed or that want a GPU of their own kind
+    known = [name for name in list_optimizers() if not isinstance(get_optimizer_info(name).opt_class, str)]
     if args.optimizer.lower() not in known:
         raise unknown("optimizer", args.optimizer, known)
     keeps_rate = getattr(getattr(model, "config", None), "predictor_schedule", "cosine") == "constant"
@@ -40,6 +44,9 @@ def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim
             groups.setdefault(group, []).append(parameter)
     if args.freeze_prototypes_epochs and not any(prototypes for _, prototypes, _ in groups):
         raise UserError("--freeze_prototypes_epochs: this method has no prototypes; leave the flag out")
+    settings = {"opt": args.optimizer, "lr": args.learning_rate, "weight_decay": args.weight_decay}
+    settings |= {"momentum": args.momentum} | plain | fused
+    _try_out(args.optimizer, settings)
     return create_optimizer_v2(
         [
             {
@@ -52,13 +59,24 @@ def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim
             }
             for (constant, prototypes, decays), parameters in groups.items()
         ],
-        opt=args.optimizer,
-        lr=args.learning_rate,
-        weight_decay=args.weight_decay,
-        momentum=args.momentum,
-        **plain,
-        **fused,
+        **settings,
     )
+
+
+def _try_out(name: str, settings: dict) -> None:
+    """Build it, take a step of it and save it, before training: some need more than gradients, a compiler say, and
+    some keep what no checkpoint can hold. Raises UserError."""
+    from timm.optim import create_optimizer_v2
+
+    parameter = nn.Parameter(torch.zeros(2, 2))
+    parameter.grad = torch.zeros(2, 2)
+    try:
+        optimizer = create_optimizer_v2([parameter], **settings)
+        optimizer.step()
+        split(optimizer.state_dict(), "", {})
+    except Exception as error:  # each has its own way of failing
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"--optimizer {name} cannot be used here ({reason}): choose another, e.g. adamw") from error
 
 
 def check_state(optimizer: torch.optim.Optimizer, saved: dict) -> None:
@@ -69,26 +87,28 @@ def check_state(optimizer: torch.optim.Optimizer, saved: dict) -> None:
         ValueError: if it is not a state of this optimiser, in one line.
     """
     wanted, ids = _state_after_one_step(optimizer), []
+    # What it was built with is the same in both; lr and weight_decay follow the schedule, the others are of a device.
+    built = {*inspect.signature(type(optimizer)).parameters, *_OF_GROUPS} - {"lr", "weight_decay", "fused", "foreach"}
     for number, (group, theirs) in enumerate(zip(optimizer.param_groups, saved["param_groups"], strict=True)):
         for key, value in group.items():
             allowed = (type(value), bool, type(None)) if key in ("fused", "foreach") else (type(value),)  # of a device
-            if key != "params" and value is not None and type(theirs[key]) not in allowed:
+            wrong = value is not None and type(theirs[key]) not in allowed
+            if key != "params" and (wrong or (key in built and theirs[key] != value)):
                 raise ValueError(f"{key} of the optimizer is {str(theirs[key])[:20]!r}")
         for parameter, index in zip(group["params"], theirs["params"], strict=True):
             ids.append(index)
             if averages := saved["state"].get(index, {}):
-                shapes = wanted.get((number, parameter.shape), {})
-                for key in averages.keys() | shapes.keys():
-                    found = _shapes(averages.get(key))
-                    known = [shapes[key]] if key in shapes else [parameter.shape, torch.Size(), torch.Size([1]), None]
-                    if found not in known:
-                        raise ValueError(f"{key} of the optimizer has shape {found}, not {known[0]}")
+                kept = wanted.get((number, parameter.shape), {})
+                for key in averages.keys() | kept.keys():
+                    found = _kinds(averages.get(key))
+                    if found != kept[key] if key in kept else not _plausible(found, parameter):
+                        raise ValueError(f"{key} of the optimizer is {str(found)[:60]}, not {kept.get(key)}")
     if saved["state"].keys() - set(ids):
         raise ValueError("the optimizer has averages of no parameter")
 
 
 def _state_after_one_step(optimizer: torch.optim.Optimizer) -> dict[tuple[int, torch.Size], dict]:
-    """The shapes of what is kept of a parameter, by the number of its group and its shape. The step is taken on
+    """The kinds of what is kept of a parameter, by the number of its group and its shape. The step is taken on
     stand-ins; what it leaves in the optimiser is replaced by the state that is loaded."""
     kept, order = [dict(group) for group in optimizer.param_groups], []
     for number, group in enumerate(optimizer.param_groups):
@@ -105,13 +125,20 @@ def _state_after_one_step(optimizer: torch.optim.Optimizer) -> dict[tuple[int, t
     for group, before in zip(optimizer.param_groups, kept):
         group.clear()
         group.update(before)
-    return {order[i]: {key: _shapes(value) for key, value in averages.items()} for i, averages in state.items()}
+    return {order[i]: {key: _kinds(value) for key, value in averages.items()} for i, averages in state.items()}
 
 
-def _shapes(value):
+def _kinds(value):
+    """What can be told of a value without its numbers: type and shape of a tensor, the type of anything else."""
     if isinstance(value, list | tuple):
-        return [_shapes(inner) for inner in value]
-    return value.shape if isinstance(value, torch.Tensor) else None
+        return [_kinds(inner) for inner in value]
+    return (value.dtype, tuple(value.shape)) if isinstance(value, torch.Tensor) else type(value)
+
+
+def _plausible(kind, parameter: nn.Parameter) -> bool:
+    """Whether averages of that kind may belong to a parameter, where one step does not show which there are."""
+    numbers = [(parameter.dtype, tuple(parameter.shape)), *((torch.float32, shape) for shape in ((), (1,)))]
+    return kind in (*numbers, int, float, bool, type(None))
 
 
 def set_schedules(optimizer: torch.optim.Optimizer, plan: Plan, step: int) -> float:

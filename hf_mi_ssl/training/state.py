@@ -43,7 +43,7 @@ class TrainingState:
     ):
         self.root = Path(args.output_dir) / "checkpoints"
         self.defaults = json.loads(json.dumps(PretrainingArguments().identity()))
-        self.limit = args.checkpoints_total_limit
+        self.limit, self.steps = args.checkpoints_total_limit, plan.steps
         numbers = {"global_batch_size": plan.global_batch, "images_at_once": plan.at_once}
         numbers["num_images"] = plan.num_images
         digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in args.imported]
@@ -80,8 +80,12 @@ class TrainingState:
             self._refuse_another_run(here, read_record(here))  # nothing of another run is written over
         record = read_record(path)
         self._refuse_another_run(path, record)
+        if record["step"] > self.steps:
+            reason = f"step {str(record['step'])[:20]} is beyond the {self.steps} of this run"
+            raise UserError(f"{path} does not fit this run: {reason}", exit_code=ExitCode.OTHER_RUN)
         own = self.parts["model"].state_dict()
-        states = read_states(path, {"model": {name: tuple(tensor.shape) for name, tensor in own.items()}})
+        shapes = {"model": {name: tuple(tensor.shape) for name, tensor in own.items()}}
+        states = read_states(path, dict.fromkeys(self.parts) | shapes)
         states = {name: {} for name in self.parts if name == "data"} | states  # which earlier versions did not have
         try:
             if states.keys() != self.parts.keys() or any(states["model"][key].dtype != own[key].dtype for key in own):
@@ -93,7 +97,7 @@ class TrainingState:
             check_state(getattr(optimizer, "optimizer", optimizer), states["optimizer"])
             for name, part in reversed(self.parts.items()):  # the optimiser looks before it takes
                 part.load_state_dict(states[name])
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:100]
             raise UserError(f"{path} does not fit this run ({reason})", exit_code=ExitCode.OTHER_RUN) from error
         _lay_out_like_parameters(self.parts["optimizer"])

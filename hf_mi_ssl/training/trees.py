@@ -30,7 +30,9 @@ def _key(key):
 def join(tree: dict, tensors: dict[str, Tensor]):
     ((kind, value),) = tree.items()
     if kind == "tensor":
-        return tensors[value].clone()  # in memory of torch's own alignment, on which the last bit of a sum can depend
+        return tensors.pop(
+            value
+        ).clone()  # each once; in memory of torch's own alignment, on which the last bit of a sum can depend
     if kind == "dict":
         return {key: join(inner, tensors) for key, inner in value}
     if kind == "list":

@@ -18,6 +18,7 @@ from hf_mi_ssl.errors import ExitCode, UserError
 from hf_mi_ssl.evaluation.saved import load_saved
 from hf_mi_ssl.hub import export_encoder, export_pretraining
 from hf_mi_ssl.training import load_checkpoint
+from hf_mi_ssl.training.downstream import run_downstream
 from hf_mi_ssl.training.files import sync_and_digest
 from tests.conftest import small_model
 from tests.faults.harness import ends_of, forked, images_of, train
@@ -121,6 +122,50 @@ def other_coefficients(tree):
     group["dict"] = [[key, {"value": "evil"} if key == "eps" else value] for key, value in group["dict"]]
 
 
+def group(key, value):
+    """An optimiser whose groups have another coefficient."""
+
+    def change(tree):
+        for of in tree["dict"][1][1]["list"]:
+            of["dict"] = [[name, value if name == key else old] for name, old in of["dict"]]
+
+    return changed("optimizer.json", change)
+
+
+def of_type(dtype):
+    return averages(lambda found: found.update({name: tensor.to(dtype) for name, tensor in found.items()}))
+
+
+def swapped(tree):
+    names = [key for key, _ in tree["dict"] if key.endswith("weight")]
+    other = {names[0]: names[-1], names[-1]: names[0]}
+    tree["dict"] = [[key, {"tensor": "/" + other[key]} if key in other else value] for key, value in tree["dict"]]
+
+
+def bad_images(*entries):
+    listed = [{"dict": [[key, {"value": value}] for key, value in entry.items()]} for entry in entries]
+    return changed("data.json", lambda tree: tree.update(
+        dict=[[key, {"list": listed} if key == "bad" else value] for key, value in tree["dict"]]
+    ))  # fmt: skip
+
+
+def named_often(at):
+    found = load_file(at / "optimizer.safetensors")
+    save_file(found | {"/big": torch.zeros(4_000_000)}, at / "optimizer.safetensors")
+    changed("optimizer.json", lambda tree: tree["dict"].append(["evil", {"list": [{"tensor": "/big"}] * 2000}]))(at)
+
+
+def huge_and_unknown(at):
+    text = b'{"/a":{"dtype":"U8","shape":[1342177280],"data_offsets":[0,1342177280]}}'
+    with (at / "zzz.safetensors").open("wb") as file:
+        file.write(header(text))
+        file.truncate(8 + len(text) + 1342177280)
+    (at / "zzz.json").write_text('{"dict":[["a",{"tensor":"/a"}]]}')
+
+
+BAD = {"split": "train", "row": 1, "kind": "damaged", "reason": "evil", "file": None}
+
+
 def linked(at):
     (at / "model.safetensors").rename(at.parent / "elsewhere")
     (at / "model.safetensors").symlink_to(at.parent / "elsewhere")
@@ -189,6 +234,22 @@ CHECKPOINTS = {  # name: (what is done to a checkpoint, whether its manifest is 
     "averages of nobody": (changed("optimizer.json", lambda tree: tree["dict"][0][1]["dict"].append(
         [10**6, {"dict": []}])), True),
     "coefficients of text": (changed("optimizer.json", other_coefficients), True),
+    "beyond the plan": (changed("record.json", lambda r: r.update(step=10**18)), True),
+    "beyond all numbers": (changed("record.json", lambda r: r.update(step=10**400)), True),
+    "weights swapped": (changed("model.json", swapped), True),
+    "weights too many": (changed("model.json", lambda tree: tree["dict"].append(["evil", {"value": 1}])), True),
+    "bad images of mixed rows": (bad_images(BAD, BAD | {"row": "x"}), True),
+    "bad images of no kind": (bad_images(BAD | {"kind": 3}), True),
+    "betas of text": (group("betas", {"tuple": [{"value": "a"}, {"value": "b"}]}), True),
+    "one beta": (group("betas", {"tuple": [{"float": "0x1p-1"}]}), True),
+    "gradients of gradients": (group("differentiable", {"value": True}), True),
+    "up in place of down": (group("maximize", {"value": True}), True),
+    "huge epsilon": (group("eps", {"float": "0x1p+1023"}), True),
+    "frozen for ever": (group("frozen_epochs", {"float": "0x1p+1000"}), True),
+    "averages of integers": (of_type(torch.int64), True),
+    "complex averages": (of_type(torch.complex64), True),
+    "a tensor named often": (named_often, True),
+    "a huge unknown file": (huge_and_unknown, True),
     "no optimizer": (lambda at: [(at / f"optimizer.{kind}").unlink() for kind in ("json", "safetensors")], True),
     "later format": (changed("manifest.json", lambda m: m.update(format_version=10**30)), False),
 }  # fmt: skip
@@ -294,7 +355,7 @@ ENCODERS = {
         '{"base_model_name_or_path": "evil/model", "peft_type": "LORA"}'
     ),
 }  # fmt: skip
-HARMLESS = {"code beside a known type", "kernels within", "another name"}  # what they say is ignored
+HARMLESS = {"code beside a known type", "kernels of the encoder", "another name"}  # what they say is ignored
 
 
 @pytest.fixture(scope="module")
@@ -328,16 +389,6 @@ def test_a_hostile_encoder_runs_nothing_asks_nobody_and_costs_one_line(name, enc
     requests.append(int(seen.counts[0]))
     assert seen.counts[0] == 0
     survived.append(name)
-
-
-def test_so_many_were_tried(figure, seen):
-    if len(survived) < len(CHECKPOINTS | IGNORED) + len(ENCODERS):
-        pytest.skip("not all were asked for")
-    assert len(survived) >= 50
-    assert len(CHECKPOINTS) >= 20
-    assert len(ENCODERS) >= 30
-    figure("code run by hostile files", f"{sum(ran)} of {len(survived)}")
-    figure("requests caused by data or configuration", sum(requests))
 
 
 def test_nothing_is_unpickled_when_a_run_is_resumed_or_a_model_loaded(checkpoint, flat, tmp_path, seen, figure):
@@ -384,6 +435,69 @@ def test_a_whole_model_is_loaded_exactly_or_not_at_all(change, said, whole, tmp_
         load_saved(str(tmp_path / "copy"))
 
 
+def of_whole(**keys):
+    """The whole model's config.json with these keys, `encoder_…` in that of its encoder."""
+
+    def change(config):
+        for key, value in keys.items():
+            (config["encoder_config"] if key.startswith("encoder_") and key != "encoder_config" else config)[
+                key if key == "encoder_config" else key.removeprefix("encoder_")
+            ] = value
+
+    return lambda at: changed("config.json", change)(at / "pretraining")
+
+
+WHOLES = {
+    "timm from the Hub": of_whole(encoder_config={"model_type": "timm_wrapper", "architecture": "hf_hub:evil/model"}),
+    "backbone from the Hub": of_whole(
+        encoder_config={"model_type": "detr", "backbone": "evil/model", "use_pretrained_backbone": True}
+    ),
+    "code of the encoder": of_whole(encoder_config={"model_type": "evil", "auto_map": REMOTE}),
+    "code of the whole": of_whole(auto_map=REMOTE, model_type="evil"),
+    "no type": of_whole(encoder_config={}),
+    "encoder of text": of_whole(encoder_config="evil/model"),
+    "kernels": of_whole(attn_implementation="evil/kernel"),
+    "kernels of the encoder": of_whole(encoder_attn_implementation="evil/kernel"),
+    "unknown term": of_whole(joint={"evil": 1.0}),
+    "terms of a list": of_whole(joint=[1]),
+    "method of a list": of_whole(method=["byol"]),
+    "dtype of code": of_whole(dtype="os.system"),
+    "quantised": of_whole(quantization_config={"quant_method": "gptq"}),
+    "temperature of nothing": of_whole(temperature=float("nan")),
+    "layers without end": of_whole(projector_num_layers=10**9),
+    "layers of the encoder": of_whole(encoder_depths=[10**7, 1]),
+    "queue without end": of_whole(queue_size=10**12),
+    "width without end": of_whole(projection_size=10**9),
+    "deep": lambda at: (at / "pretraining" / "config.json").write_bytes(DEEP),
+    "pickle as config": lambda at: (at / "pretraining" / "config.json").write_bytes(EVIL),
+    "device as config": lambda at: device("config.json")(at / "pretraining"),
+}
+
+
+@pytest.mark.parametrize("name", some_fast(*WHOLES))
+def test_a_hostile_whole_model_runs_nothing_asks_nobody_and_costs_one_line(name, whole, tmp_path, seen, capfd):
+    seen.counts.zero_()
+    hostile = tmp_path / "whole"
+    shutil.copytree(whole, hostile)
+    WHOLES[name](hostile)
+
+    def load():
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+        return run_downstream(lambda: print(load_saved(str(hostile))))
+
+    with forked(load, {}) as children:
+        (code,) = ends_of(children, 30)
+    said = capfd.readouterr().err
+    assert code == (0 if name in HARMLESS else ExitCode.ARGUMENTS), said
+    assert "Traceback" not in said
+    assert sum("cannot load the whole model" in line for line in said.splitlines()) == (name not in HARMLESS)
+    requests.append(int(seen.counts[0]))
+    assert seen.counts[0] == 0
+    survived.append(name)
+
+
 def test_a_token_is_nowhere_in_what_a_run_writes_or_says(flat, tmp_path, monkeypatch, capfd):
     token = "hf_canaryCanaryCanaryCanaryCanary"
     monkeypatch.setenv("HF_TOKEN", token)
@@ -392,3 +506,14 @@ def test_a_token_is_nowhere_in_what_a_run_writes_or_says(flat, tmp_path, monkeyp
     assert len(files) > 5
     assert not any(token.encode() in path.read_bytes() for path in files)
     assert token not in "".join(capfd.readouterr())
+
+
+def test_so_many_were_tried(figure, seen):
+    if len(survived) < len(CHECKPOINTS | IGNORED) + len(ENCODERS) + len(WHOLES):
+        pytest.skip("not all were asked for")
+    assert len(survived) >= 50
+    assert len(CHECKPOINTS) >= 20
+    assert len(ENCODERS) >= 30
+    assert len(WHOLES) >= 20
+    figure("code run by hostile files", f"{sum(ran)} of {len(survived)}")
+    figure("requests caused by data or configuration", sum(requests))

@@ -2,18 +2,22 @@
 
 import functools
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import datasets
 import pytest
+import torch
 from PIL import Image
 
 from hf_mi_ssl.data import open_train_and_held_out
 from hf_mi_ssl.encoders import encoder_config
-from hf_mi_ssl.errors import ExitCode
+from hf_mi_ssl.errors import ExitCode, UserError
 from hf_mi_ssl.hub import export_encoder
+from hf_mi_ssl.training.checkpoints import save_checkpoint
 from tests.conftest import small_model
 from tests.faults.harness import RECIPES, log_of, train
 
@@ -89,6 +93,25 @@ ARGUMENTS = [  # of the recipes that train: (what is given, what is said)
     ("--eval_split nowhere", "nowhere"),
     ("--image_column_name img", "img"),
     ("--label_column_name name", "name"),
+    ("--label_column_name image", "choose one of integers or strings"),
+    ("--optimizer bnbadam", "unknown optimizer"),
+    ("--optimizer fusedlamb", "unknown optimizer"),
+    ("--optimizer adahessian", "cannot be used here"),
+    ("--optimizer adafactorbv", "cannot be used here"),
+    ("--seed -1", "from 0 to 2**63 - 1"),
+    ("--seed 9223372036854775808", "from 0 to 2**63 - 1"),
+    ("--process_timeout 1e30", "at most"),
+    ("--dataloader_timeout 1e30", "at most"),
+    ("--num_train_epochs 1e308", "at most"),
+    ("--warmup_epochs 1e308", "at most"),
+    ("--gradient_accumulation_steps 100000000000", "at most"),
+    ("--local_views 1000000", "at most"),
+    ("--set projection_size=1000000000000", "beyond all memory"),
+    ("--set queue_size=1000000000000", "beyond all memory"),
+    ("--set projector_num_layers=1000000000", "beyond all memory"),
+    ("--set temperature=.inf", "temperature must be"),
+    ("--set temperature=1e-300", "temperature must be"),
+    ("--output_dir=", "--output_dir is empty"),
 ]
 tried = []
 
@@ -215,7 +238,8 @@ def test_as_many_images_as_a_batch_and_a_last_short_one_are_enough(n, steps, tmp
 def recipe(name):
     spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with mock.patch.object(sys, "path", [str(RECIPES), *sys.path]):  # as of a script
+        spec.loader.exec_module(module)
     return module
 
 
@@ -277,6 +301,13 @@ def test_a_mistake_shows_no_traceback_at_the_shell(name, given, said, tmp_path):
     assert done.returncode == ExitCode.ARGUMENTS
     assert done.stderr.count("\n") == 1
     assert said in done.stderr
+
+
+def test_weights_that_a_mistake_made_infinite_are_not_saved_and_the_last_good_checkpoint_is_named(tmp_path):
+    last = save_checkpoint(tmp_path, 1, {"model": {"weight": torch.ones(2)}}, {}, 2)
+    with pytest.raises(UserError, match=re.escape(str(last))) as raised:
+        save_checkpoint(tmp_path, 2, {"model": {"weight": torch.full((2,), torch.inf)}}, {}, 2)
+    assert raised.value.exit_code == ExitCode.NOT_FINITE
 
 
 def test_so_many_were_tried(figure):
