@@ -570,8 +570,9 @@ def test_the_push_of_a_run_that_is_interrupted_ends_with_it_and_goes_on_later(en
         assert run.is_alive()
     (child,) = psutil.Process(run.pid).children()
     os.kill(run.pid, ended)
-    run.join(10)
-    assert psutil.wait_procs([child], timeout=5)[1] == []  # none is alive
+    run.join(60)  # seconds, on a busy machine
+    assert run.exitcode is not None
+    assert psutil.wait_procs([child], timeout=60)[1] == []  # none is alive
     server.faults, server.log = [], []
     (said,) = push_revisions(tmp_path, place.repo_id)
     assert "pushed 3 of 3 files" in said

@@ -12,6 +12,14 @@ from hf_mi_ssl.data.store import ImageStore
 from hf_mi_ssl.errors import UserError
 
 
+@pytest.fixture(autouse=True)
+def no_loader_before():
+    """A loader made in the main thread, by an earlier test, has torch raise a death wherever that thread just is."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
 class Numbers:
     """A corpus of 40 images of one colour, of which number 21 is fatal."""
 
