@@ -103,7 +103,7 @@ def test_what_was_interrupted_goes_on_and_what_changed_is_done_again(places, mon
     stamp = kept.stat().st_mtime_ns
     assert run(module, places, monkeypatch, "--report_only") == 0
     assert "2 of 8 runs are not done" in (places[1] / f"{module.NAME}.md").read_text()
-    write_evidence_of_examples(tmp_path / "cifar10_cpu")
+    write_evidence_of_examples(tmp_path / "cifar10_ten_epochs")
     assert run(module, places, monkeypatch, "--reproduced", str(tmp_path)) == 0
     page = (places[1] / f"{module.NAME}.md").read_text()
     assert "## On images: shapes\n" in page
@@ -135,8 +135,8 @@ def test_images_are_compared_seed_by_seed_with_the_mean_of_the_established_metho
         for seed, value in enumerate(values):
             row = {"name": "linear_top1", "value": value, "encoder": "trained", "branch": "online"}
             found = replace(one, method=method, seed=seed, results=one.results | {"evaluations": [row]})
-            write_evidence(found, tmp_path / "cifar10_cpu" / "d" / f"{method}-seed{seed}.json")
-    claims = module.claims_of("cifar10_cpu", "shapes", module.images(tmp_path)["cifar10_cpu", "shapes"])
+            write_evidence(found, tmp_path / "cifar10_ten_epochs" / "d" / f"{method}-seed{seed}.json")
+    claims = module.claims_of("cifar10_ten_epochs", "shapes", module.images(tmp_path)["cifar10_ten_epochs", "shapes"])
     assert [(claim.found.value, claim.found.n, claim.verdict) for claim in claims[:1]] == [
         (pytest.approx(0.06), 3, "held")  # 0.05, 0.06, 0.07
     ]

@@ -42,7 +42,7 @@ ROWS: dict[str, dict] = {  # sizes that fit the toy, as in tests and small matri
 }
 CANONICAL, ESTABLISHED = ("sdmi", "jmi"), ("simclr", "simsiam", "byol", "barlow_twins", "vicreg")
 MARGIN = 0.03  # of accuracy: as good as
-MATRICES = ("cifar10_cpu", "cifar10_gpu")
+MATRICES = ("cifar10_ten_epochs", "cifar10_gpu")
 MEASURES = {  # at evaluation i
     "cos-DV": lambda c, i: c["mi/cos_dv"][i],
     "calibrated cos-DV": lambda c, i: c["mi/cos_dv_calibrated"][i],
@@ -260,7 +260,7 @@ def on_images(directory: Path) -> str:
     if not found:
         return (
             "## On images\n\nNot among these runs. `python recipes/reproduce.py --matrix "
-            "recipes/reproduce/cifar10_cpu.yaml` makes them (it resumes), and their evidence is taken up here."
+            "recipes/reproduce/cifar10_ten_epochs.yaml` makes them (it resumes), and their evidence is taken up here."
         )
     parts = []
     for (matrix, dataset), runs in found.items():
