@@ -555,6 +555,7 @@ def test_what_safetensors_says_of_a_full_disk_costs_a_revision_only(tmp_path, pl
 
 def training(run_dir, repo_id):
     """A run that pushes a revision beside its training, as `Publisher` does, and trains on."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
     threading.Thread(target=push_revisions, args=[run_dir, repo_id], daemon=True).start()
     threading.Event().wait(60)
 
@@ -570,9 +571,9 @@ def test_the_push_of_a_run_that_is_interrupted_ends_with_it_and_goes_on_later(en
         assert run.is_alive()
     (child,) = psutil.Process(run.pid).children()
     os.kill(run.pid, ended)
-    run.join(60)  # seconds, on a busy machine
+    run.join(10)
     assert run.exitcode is not None
-    assert psutil.wait_procs([child], timeout=60)[1] == []  # none is alive
+    assert psutil.wait_procs([child], timeout=5)[1] == []  # none is alive
     server.faults, server.log = [], []
     (said,) = push_revisions(tmp_path, place.repo_id)
     assert "pushed 3 of 3 files" in said
