@@ -138,7 +138,10 @@ def workers_of(launcher: int) -> dict[int, int]:
     children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
     ranks = {}
     for child in children:
-        lines = Path(f"/proc/{child}/environ").read_text().split("\0")
+        try:
+            lines = Path(f"/proc/{child}/environ").read_text().split("\0")
+        except (FileNotFoundError, ProcessLookupError):  # it ended since it was listed: a launcher starts tools too
+            continue
         environment = dict(line.split("=", 1) for line in lines if "=" in line)
         if "RANK" in environment:
             ranks[int(environment["RANK"])] = int(child)
