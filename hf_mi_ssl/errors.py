@@ -5,6 +5,7 @@ And how commands end: each kind of end has an exit code of its own, so that scri
 
 import difflib
 import errno
+import logging
 from collections.abc import Iterable
 from enum import IntEnum
 
@@ -38,8 +39,26 @@ class UserError(ValueError):
     """Wrong arguments or unusable input. Recipes print the text and exit with `exit_code`, without a traceback."""
 
     def __init__(self, message: str, exit_code: int = ExitCode.ARGUMENTS):
-        super().__init__(" ".join(message.split()))
+        super().__init__(printable(" ".join(message.split())))
         self.exit_code = exit_code
+
+
+def printable(text: str) -> str:
+    """The text in one line, with what a terminal would obey rather than show written out: names of files may hold new
+    lines, escapes, and marks that turn the direction of writing."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    record.msg, record.args = printable(record.getMessage()), None
+    return True
+
+
+def log_to_terminal() -> None:
+    """Have warnings appear on the terminal, each in one line."""
+    handler = logging.StreamHandler()
+    handler.addFilter(_in_one_line)
+    logging.basicConfig(format="%(levelname)s %(message)s", handlers=[handler])
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -35,6 +35,8 @@ def main() -> None:
     from benchmarks.cases import CASES, Settings
     from benchmarks.report import write_report
 
+    from hf_mi_ssl.files import whole
+
     if args.case:
         part, group, name = args.case.split("|")
         return serve(CASES[part, group][name], Settings(args.device, args.images, args.batch, args.count, args.scale))
@@ -51,8 +53,8 @@ def main() -> None:
             measured = measure([f"{part}|{group}|{name}" for name in cases], args, folder, part == "end to end")
             evidence["parts"].setdefault(part, {})[group] = dict(zip(cases, measured))
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.with_suffix(".tmp").write_text(json.dumps(evidence, indent=1) + "\n")
-            path.with_suffix(".tmp").replace(path)
+            with whole(path) as file:
+                file.write(json.dumps(evidence, indent=1) + "\n")
     return print(write_report(evidence, args.output_dir))
 
 

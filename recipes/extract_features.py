@@ -31,6 +31,7 @@ from hf_mi_ssl.encoders import load_encoder, representation_size
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.evaluation import input_of, represent
 from hf_mi_ssl.evaluation.saved import load_saved
+from hf_mi_ssl.files import whole
 from hf_mi_ssl.modeling_base import MISSLForPreTraining
 from hf_mi_ssl.training import (
     DownstreamParser,
@@ -76,21 +77,16 @@ def schema_of(corpus, widths: dict[str, int], about: dict) -> pa.Schema:
 
 def write(path: Path, schema: pa.Schema, batches: Iterator, labels: Tensor | None, spaces: dict) -> None:
     """The file whole or not at all; no more than a row group is held."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with pq.ParquetWriter(temporary, schema, use_dictionary=False) as writer:
-            while group := list(islice(batches, GROUP)):
-                indices, h = (torch.cat(parts) for parts in zip(*group))
-                columns = [pa.array(indices.numpy())]
-                if labels is not None:
-                    columns.append(pa.array(labels[indices].numpy(), mask=(labels[indices] < 0).numpy()))
-                for space in spaces.values():
-                    x = space(h).cpu()
-                    columns.append(pa.FixedSizeListArray.from_arrays(x.flatten().numpy(), x.shape[1]))
-                writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path, "wb") as file, pq.ParquetWriter(file, schema, use_dictionary=False) as writer:
+        while group := list(islice(batches, GROUP)):
+            indices, h = (torch.cat(parts) for parts in zip(*group))
+            columns = [pa.array(indices.numpy())]
+            if labels is not None:
+                columns.append(pa.array(labels[indices].numpy(), mask=(labels[indices] < 0).numpy()))
+            for space in spaces.values():
+                x = space(h).cpu()
+                columns.append(pa.FixedSizeListArray.from_arrays(x.flatten().numpy(), x.shape[1]))
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
 @torch.no_grad()

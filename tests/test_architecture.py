@@ -12,7 +12,7 @@ PACKAGE = ROOT / "hf_mi_ssl"
 
 # Arrows point down only; what shares a level does not see each other, but for the exceptions below.
 LEVELS = [
-    {"errors", "counter", "lazy", "version"},
+    {"errors", "counter", "files", "lazy", "version"},
     {"mi", "distributed", "views", "data"},
     {"methods", "nn", "encoders"},
     {"configuration", "estimators"},

@@ -8,7 +8,6 @@ code 1 where a line says error.
 """
 
 import argparse
-import logging
 import shutil
 import sys
 import textwrap
@@ -18,7 +17,7 @@ import torch
 from ..configuration import JMIConfig, SDMIConfig
 from ..data import open_train_and_held_out
 from ..encoders import encoder_config, load_encoder
-from ..errors import UserError
+from ..errors import UserError, log_to_terminal
 from ..methods import get_method
 from ..modeling_jmi import JMIForPreTraining
 from ..modeling_sdmi import SDMIForPreTraining
@@ -31,7 +30,7 @@ _PARADIGMS = {"sdmi": (SDMIConfig, SDMIForPreTraining, "sdmi_ema"), "jmi": (JMIC
 
 
 def main(argv: list[str]) -> int:
-    logging.basicConfig(format="%(levelname)s %(message)s")
+    log_to_terminal()
     parser = argparse.ArgumentParser(
         prog="hf-mi-ssl doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="%(prog)s [config.yaml] [--recipe sdmi|jmi] [--num_images N] [--num_processes N] [--no_trial] "

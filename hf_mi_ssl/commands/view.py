@@ -14,7 +14,7 @@ import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UserError, log_to_terminal
 from .look import map_of
 from .run_page import read_run
 
@@ -24,7 +24,7 @@ _LOCAL = ("127.0.0.1", "localhost")
 
 
 def main(argv: list[str]) -> int:
-    logging.basicConfig(format="%(levelname)s %(message)s")
+    log_to_terminal()
     parser = argparse.ArgumentParser(
         prog="hf-mi-ssl view", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

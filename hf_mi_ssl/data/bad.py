@@ -6,7 +6,6 @@ everything else, so that workers, processes and resuming change nothing.
 
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from ..counter import integers
 from ..errors import UserError
+from ..files import whole
 
 logger = logging.getLogger(__name__)
 POLICIES = ("skip", "error")
@@ -133,9 +133,5 @@ class BadImages:
         """Write the list, a line of JSON for each, whole or not at all; nothing if there are none."""
         if self.path is None or not self.speaks or not self.found:
             return
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        with temporary.open("w") as file:
+        with whole(self.path) as file:
             file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in self.entries())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)

@@ -10,7 +10,6 @@ import errno
 import hashlib
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ..errors import ExitCode, UserError
+from ..files import temporary_of, whole
 from .bad import BadImages, BadRow
 from .corpora import Corpus
 from .store import decoded
@@ -56,7 +56,7 @@ def open_file(
         lock.acquire(timeout=1)
     except Timeout:
         logger.info("%s/%s: waiting for the process that decodes it", corpus.name, corpus.split)
-        _wait_while_written(lock, path.with_suffix(".tmp"), timeout)
+        _wait_while_written(lock, temporary_of(path), timeout)
     try:
         rows = _valid(path, what)
         if rows is None:
@@ -121,23 +121,10 @@ def _write(
     if needed > free:
         raise OSError(errno.ENOSPC, f"{needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free", str(path.parent))
     manifest, rows = path.with_suffix(".json"), []
-    temporary, note = path.with_suffix(".tmp"), path.with_suffix(".note")
-    try:
-        manifest.unlink(missing_ok=True)
-        with temporary.open("wb") as file:
-            for squares in decoded(corpus, size, torch.arange(len(corpus)), num_workers, timeout, report, rows):
-                file.write(squares.numpy().data)
-            _sync(file)
-        temporary.replace(path)
-        with note.open("w") as file:
-            json.dump({"what": what, "digest": _digest(path, what), "bad": rows, "of": corpus.name}, file)
-            _sync(file)
-        note.replace(manifest)
-    finally:
-        temporary.unlink(missing_ok=True)
+    manifest.unlink(missing_ok=True)
+    with whole(path, "wb") as file:
+        for squares in decoded(corpus, size, torch.arange(len(corpus)), num_workers, timeout, report, rows):
+            file.write(squares.numpy().data)
+    with whole(manifest) as file:
+        json.dump({"what": what, "digest": _digest(path, what), "bad": rows, "of": corpus.name}, file)
     return rows
-
-
-def _sync(file) -> None:
-    file.flush()
-    os.fsync(file.fileno())

@@ -1,12 +1,12 @@
 """What was measured, as the rows of a card's tables: every cell is escaped, and what is missing is an empty cell."""
 
 import json
-import os
 import re
 import statistics
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import ExitCode, UserError
+from ..files import whole
 from .text import escaped, hub_id, number, public
 
 # What the recipes write. Each holds `evaluations`, and may hold the `dataset` and the `seed` of all of them.
@@ -54,12 +54,11 @@ def replace_text(path: Path, text: str) -> None:
     Raises:
         UserError: if it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        with whole(path) as file:
+            file.write(text)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}", exit_code=1) from error
+        raise UserError(f"cannot write {path}: {error.strerror}", exit_code=ExitCode.NOT_WRITTEN) from error
 
 
 def add_evidence(run_dir: str | Path, file: str | Path) -> None:

@@ -4,12 +4,11 @@ Stock and timm encoders need none of our code. `mi_resnet` brings its two code f
 code and have not imported this package.
 """
 
+import contextlib
 import copy
 import errno
-import os
 import re
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch import Tensor
 from transformers import BitImageProcessor, PreTrainedModel
 
 from ..encoders import MIResNetConfig, configuration_mi_resnet, modeling_mi_resnet
+from ..files import discard, sync
 
 # Written by hand because `register_for_auto_class` names only the one class that is being saved.
 _AUTO_MAP = {
@@ -40,11 +40,8 @@ def export_encoder(
     """Write what `AutoModel.from_pretrained(directory)` needs: configuration, safetensors and image processor.
 
     The processor turns any image into RGB, scales its shorter side to `image_size` (bicubic), crops the centre and
-    normalises (x/255 − mean)/std. The encoder is left as it was. A file appears whole or not at all, `config.json`
-    last: without it nothing loads.
+    normalises (x/255 − mean)/std. The encoder is left as it was.
     """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     processor = BitImageProcessor(
         size={"shortest_edge": image_size},
         crop_size={"height": image_size, "width": image_size},
@@ -52,22 +49,17 @@ def export_encoder(
         image_mean=list(mean),
         image_std=list(std),
     )
-    # Inside the directory, so that both are on one file system and a rename suffices.
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as temporary:
+    with _whole_or_none(Path(directory)) as temporary:
         processor.save_pretrained(temporary)
         original = encoder.config
         try:
             encoder.config = _export_config(original, image_size, list(mean), list(std))  # saving writes into it
             encoder.save_pretrained(temporary, state_dict=_export_weights(encoder))
-        except SafetensorError as error:
-            raise _os_error(directory, error) from error
         finally:
             encoder.config = original
         if isinstance(original, MIResNetConfig):
             for module in (configuration_mi_resnet, modeling_mi_resnet):
                 shutil.copy(module.__file__, temporary)
-        for file in sorted(Path(temporary).iterdir(), key=lambda file: file.name == "config.json"):
-            os.replace(file, directory / file.name)
 
 
 def _export_weights(encoder: PreTrainedModel) -> dict[str, Tensor]:
@@ -100,13 +92,28 @@ def _export_config(original, image_size: int, mean: list[float], std: list[float
 
 def export_pretraining(model: PreTrainedModel, directory: str | Path) -> None:
     """Write the whole model, heads and target included: `AutoModelForPreTraining`, `subfolder="pretraining"`."""
+    with _whole_or_none(Path(directory) / "pretraining") as temporary:
+        model.save_pretrained(temporary)
+
+
+@contextlib.contextmanager
+def _whole_or_none(directory: Path):
+    """A directory to save a model in, whose files then go to `directory`. However the process ends, what loads from
+    there is whole, the earlier or the later model, or none is: while files are moved, there is no `config.json`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    temporary = directory / ".export"  # inside: on one file system a rename suffices
+    discard(temporary)  # of a process that was killed
+    temporary.mkdir()
     try:
-        model.save_pretrained(Path(directory) / "pretraining")
-    except SafetensorError as error:
-        raise _os_error(directory, error) from error
-
-
-def _os_error(directory: str | Path, error: SafetensorError) -> OSError:
-    """What the system said, a full disk for example: safetensors has it as text."""
-    number = re.search(r"os error (\d+)", str(error))
-    return OSError(int(number[1]) if number else errno.EIO, f"cannot write the weights: {error}", str(directory))
+        yield temporary
+        for file in temporary.iterdir():
+            sync(file)
+        (directory / "config.json").unlink(missing_ok=True)
+        for file in sorted(temporary.iterdir(), key=lambda file: file.name == "config.json"):
+            file.replace(directory / file.name)
+    except SafetensorError as error:  # what the system said, a full disk for example, is text in it
+        number = re.search(r"os error (\d+)", str(error))
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, f"cannot write the weights: {error}", str(directory)) from error
+    finally:
+        discard(temporary)

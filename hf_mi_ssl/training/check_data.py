@@ -5,7 +5,7 @@ import sys
 from tqdm import tqdm
 
 from ..data import BadImages, evaluation_split, load_corpus, read_all
-from ..errors import UserError
+from ..errors import UserError, printable
 from .parsing import parse_arguments
 
 DESCRIPTION = """Decode every image that a run with the same flags would read, and print a table of what is wrong.
@@ -35,7 +35,8 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"hf-mi-ssl check-data: {error}", file=sys.stderr)
         return error.exit_code
-    rows = [[str(entry[key] if entry[key] is not None else "") for key in ("split", "row", "kind", "file", "reason")]
+    columns = ("split", "row", "kind", "file", "reason")
+    rows = [[printable(str(entry[key])) if entry[key] is not None else "" for key in columns]
             for entry in report.entries()]  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import ExitCode, UserError
-from .files import digest, discard, is_directory, is_plain_file, sync, sync_and_digest
+from ..files import digest, discard, is_directory, is_plain_file, sync, sync_and_digest
 from .trees import join, split
 
 FORMAT_VERSION = 1
@@ -41,8 +41,6 @@ def save_checkpoint(root: Path, step: int, states: dict[str, dict], record: dict
         UserError: if it cannot be written, or would hold a tensor that is not finite; earlier ones stay.
     """
     final = root / f"{_PREFIX}{step}"
-    if final in _candidates(root) and verify(final) is None:
-        return final
     trees, tensors = {}, {name: {} for name in states}
     for name, state in states.items():
         trees[name] = split(state, "", tensors[name])
@@ -50,28 +48,33 @@ def save_checkpoint(root: Path, step: int, states: dict[str, dict], record: dict
     try:
         root.mkdir(parents=True, exist_ok=True)
         _sweep(root)
-        temporary = root / f"{_TEMPORARY}{step}"
-        temporary.mkdir()
-        for name, tree in trees.items():
-            save_file(tensors[name], temporary / f"{name}.safetensors")
-            (temporary / f"{name}.json").write_text(json.dumps(tree))
-        (temporary / _RECORD).write_text(json.dumps({"step": step} | record))
-        files = {path.name: sync_and_digest(path) for path in sorted(temporary.iterdir())}
-        manifest = {"format_version": FORMAT_VERSION, "step": step, "files": files}
-        (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1))
-        sync(temporary / _MANIFEST)
-        sync(temporary)
-        if os.path.lexists(final):  # not complete, or none
-            _remove(final)
-        temporary.rename(final)
-        sync(root)
-        sync(root.parent)
+        if final not in _candidates(root) or verify(final) is not None:
+            _write(final, step, trees, tensors, record)
         for old in [path for path in _candidates(root) if _step(path) <= step][total_limit:]:
             _remove(old)
     except (OSError, SafetensorError) as error:
         size = sum(tensor.nbytes for of_part in tensors.values() for tensor in of_part.values())
         raise _not_written(final, size, error) from error
     return final
+
+
+def _write(final: Path, step: int, trees: dict, tensors: dict, record: dict) -> None:
+    root, temporary = final.parent, final.with_name(f"{_TEMPORARY}{step}")
+    temporary.mkdir()
+    for name, tree in trees.items():
+        save_file(tensors[name], temporary / f"{name}.safetensors")
+        (temporary / f"{name}.json").write_text(json.dumps(tree))
+    (temporary / _RECORD).write_text(json.dumps({"step": step} | record))
+    files = {path.name: sync_and_digest(path) for path in sorted(temporary.iterdir())}
+    manifest = {"format_version": FORMAT_VERSION, "step": step, "files": files}
+    (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+    sync(temporary / _MANIFEST)
+    sync(temporary)
+    if os.path.lexists(final):  # not complete, or none
+        _remove(final)
+    temporary.rename(final)
+    sync(root)
+    sync(root.parent)
 
 
 def latest_checkpoint(root: Path) -> Path | None:
@@ -107,6 +110,7 @@ def verify(checkpoint: Path) -> str | None:
 
 def drop_later(root: Path, step: int) -> None:
     """Remove the checkpoints after a step, the newest first: a run that goes on from there will make its own."""
+    _sweep(root)
     for path in [path for path in _candidates(root) if _step(path) > step]:
         logger.warning("removing checkpoint %s: the run goes on from step %d", path, step)
         _remove(path)

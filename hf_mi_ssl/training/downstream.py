@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from transformers.utils.logging import disable_progress_bar
 
-from ..errors import DISK_FULL, ExitCode, UserError, unknown
+from ..errors import DISK_FULL, ExitCode, UserError, log_to_terminal, printable, unknown
 from .arguments import PretrainingArguments
 
 if TYPE_CHECKING:
@@ -75,11 +75,12 @@ def run_downstream(main: Callable[[], int | None]) -> int:
     """Call `main`; returns the exit code (`ExitCode`). What a user can put right is one line."""
     if not sys.stderr.isatty():
         disable_progress_bar()
+    log_to_terminal()
     name = Path(sys.argv[0]).name
     try:
         return main() or 0
     except (UserError, OSError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {printable(str(error))}", file=sys.stderr)
         full = isinstance(error, OSError) and error.errno in DISK_FULL
         return ExitCode.NOT_WRITTEN if full else getattr(error, "exit_code", ExitCode.UNUSABLE)
     except KeyboardInterrupt:

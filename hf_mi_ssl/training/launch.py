@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from transformers.utils.logging import disable_progress_bar
 
-from ..errors import NOT_WRITTEN, ExitCode, UserError
+from ..errors import NOT_WRITTEN, ExitCode, UserError, log_to_terminal, printable
 from .arguments import PretrainingArguments
 from .leaving import SIGNALS, Stopped
 from .parsing import parse_arguments
@@ -26,7 +26,7 @@ def run_recipe(main: Callable[[PretrainingArguments], None], description: str, *
     """Parse the command line and call `main`; returns the exit code (`ExitCode`). What a user can put right is one
     line, and so is what came from outside: a signal, a full disk, another process that died. Nothing here imports
     torch: `--help` and mistakes are answered at once."""
-    logging.basicConfig(format="%(levelname)s %(message)s")
+    log_to_terminal()
     if not sys.stderr.isatty():
         disable_progress_bar()
     try:
@@ -50,7 +50,7 @@ def run_recipe(main: Callable[[PretrainingArguments], None], description: str, *
             raise
     else:
         return 0
-    print(f"{Path(sys.argv[0]).name}: {said}", file=sys.stderr)
+    print(f"{Path(sys.argv[0]).name}: {printable(said)}", file=sys.stderr)
     return code
 
 

@@ -16,6 +16,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from ..errors import ExitCode, UserError
+from ..files import whole
 from .arguments import PretrainingArguments
 from .checkpoints import drop_later, latest_checkpoint
 from .leaving import EvaluationInterruptedError
@@ -28,13 +29,9 @@ logger = logging.getLogger(__name__)
 
 def write_json(path: Path, value) -> None:
     """Write a JSON file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w") as file:
+    with whole(path) as file:
         json.dump(value, file, indent=2, ensure_ascii=False)
         file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def read_records(path: Path) -> list[dict]:
@@ -100,9 +97,8 @@ class MetricsLog:
             if path.exists() and not start:  # a run that died before its first checkpoint
                 path.replace(path.with_name(f"{path.stem}.before-{int(path.stat().st_mtime)}{path.suffix}"))
             drop_later(path.parent / "checkpoints", start)  # before their lines: no checkpoint lacks its log
-            temporary = path.with_name(f".{path.name}.tmp")
-            _write_lines(temporary, "w", kept)
-            temporary.replace(path)
+            with whole(path) as file:
+                _write_lines(file, kept)
 
     def step(self, record: dict, images: int, skipped: Tensor | bool = False) -> None:
         """Note the record of a step over so many images, and whether it was skipped."""
@@ -171,17 +167,17 @@ class MetricsLog:
             if self.accelerator.is_main_process:
                 self.progress(record)
         if self.accelerator.is_main_process:
-            _write_lines(self.path, "a", records)
+            with self.path.open("a") as file:
+                _write_lines(file, records)
+                file.flush()
+                os.fsync(file.fileno())  # as a checkpoint is: it must not outlive its lines
         for record in records:
             numbers = {key: value for key, value in record.items() if key not in ("step", "alarm")}
             self.accelerator.log(numbers, step=record["step"])
 
 
-def _write_lines(path: Path, mode: str, records: list[dict]) -> None:
-    with path.open(mode) as file:
-        file.writelines(json.dumps(record) + "\n" for record in records)
-        file.flush()
-        os.fsync(file.fileno())  # as a checkpoint is: it must not outlive its lines
+def _write_lines(file, records: list[dict]) -> None:
+    file.writelines(json.dumps(record) + "\n" for record in records)
 
 
 def _refuse_gaps(path: Path, kept: list[dict], start: int) -> None:

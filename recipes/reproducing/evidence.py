@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hf_mi_ssl.errors import UserError
+from hf_mi_ssl.files import whole
 from hf_mi_ssl.training import PretrainingArguments, read_records
 
 from .costs import cost_of
@@ -106,9 +107,8 @@ def collect(runs: list[Run], directory: Path) -> list[Evidence]:
 def write_evidence(evidence: Evidence, path: Path) -> None:
     lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in asdict(evidence).items()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-    temporary.replace(path)
+    with whole(path) as file:
+        file.write("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def read_evidence(path: Path) -> Evidence:

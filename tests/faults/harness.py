@@ -52,8 +52,9 @@ def open_once(**arguments):
     return _opened[key]
 
 
-def train(method: str, output_dir: Path, *argv, opened=open_once, **patches) -> int:
-    """Run the recipe of that method in this process until it would publish; returns its exit code.
+def train(method: str, output_dir: Path, *argv, opened=open_once, publishes=False, **patches) -> int:
+    """Run the recipe of that method in this process, until it would publish unless it `publishes`; returns its exit
+    code.
 
     The encoder is the smallest; `patches` take the place of what the recipe imports, when it imports it.
     """
@@ -66,9 +67,11 @@ def train(method: str, output_dir: Path, *argv, opened=open_once, **patches) -> 
         with (
             contextlib.ExitStack() as stack,
             mock.patch.object(sys, "argv", [module.__file__, *map(str, argv)]),
-            mock.patch.multiple(hub, export_encoder=mock.DEFAULT, export_pretraining=mock.DEFAULT),
-            mock.patch.object(Evaluation, "measure", side_effect=Trained),
         ):
+            if not publishes:
+                exports = {"export_encoder": mock.DEFAULT, "export_pretraining": mock.DEFAULT}
+                stack.enter_context(mock.patch.multiple(hub, **exports))
+                stack.enter_context(mock.patch.object(Evaluation, "measure", side_effect=Trained))
             for name, value in ({"open_train_and_held_out": opened, "encoder_config": smallest} | patches).items():
                 stack.enter_context(mock.patch.object(IMPORTED_FROM[name], name, value))
             return module.run_recipe(module.main, module.__doc__, method=METHODS[method].paradigm)

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from hf_mi_ssl import SDMIForPreTraining
 from hf_mi_ssl.errors import ExitCode, UserError
 from hf_mi_ssl.evaluation.saved import load_saved
+from hf_mi_ssl.files import sync_and_digest
 from hf_mi_ssl.hub import export_encoder, export_pretraining
 from hf_mi_ssl.training import load_checkpoint
 from hf_mi_ssl.training.downstream import run_downstream
-from hf_mi_ssl.training.files import sync_and_digest
 from tests.conftest import small_model
 from tests.faults.harness import ends_of, forked, images_of, train
 

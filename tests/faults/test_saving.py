@@ -1,9 +1,7 @@
 """A save that is cut short at any point, files that are damaged, directories that are shared: nothing is lost."""
 
-import contextlib
 import errno
 import functools
-import itertools
 import json
 import logging
 import os
@@ -44,125 +42,6 @@ LATEST = ["--resume_from_checkpoint", "latest"]
 IMAGES = {"image_size": 8, "mean": [0.5] * 3, "std": [0.5] * 3}
 
 
-def kill():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def fill_the_disk():
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def run_out_of_memory():
-    raise MemoryError
-
-
-class Points:
-    """The points at which a save can fail: before each file operation, before each sync, and in each write."""
-
-    watched = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
-
-    def __init__(self):
-        self.active, self.fail, self.left, self.passed = False, None, 0, 0
-        sys.addaudithook(lambda event, arguments: self.active and event in self.watched and self.passing())
-
-    def passing(self, torn=lambda: None) -> None:
-        self.passed += 1
-        self.left -= 1
-        if self.left == 0:
-            torn()
-            self.fail()
-
-    def tearing(self, path: Path, whole: bytes) -> None:
-        for share in (0.0, 0.5, 0.999):
-            self.passing(lambda share=share: path.write_bytes(whole[: int(share * len(whole))]))
-
-    @contextlib.contextmanager
-    def failing(self, at: int, fail):
-        """In here, the `at`-th point is the one that fails."""
-        save_file, write_text, fsync = checkpoints.save_file, Path.write_text, os.fsync
-
-        def torn_save_file(tensors, path):
-            save_file(tensors, path)
-            whole = path.read_bytes()
-            self.tearing(path, whole)
-
-        def torn_write_text(path, text):
-            self.tearing(path, text.encode())
-            return write_text(path, text)
-
-        def failing_fsync(descriptor):
-            self.passing()
-            fsync(descriptor)
-
-        with (
-            mock.patch.object(checkpoints, "save_file", torn_save_file),
-            mock.patch.object(Path, "write_text", torn_write_text),
-            mock.patch.object(os, "fsync", failing_fsync),
-        ):
-            self.left, self.passed, self.fail, self.active = at, 0, fail, True
-            try:
-                yield
-            finally:
-                self.active = False
-
-
-@pytest.fixture(scope="module")
-def points():
-    return Points()  # an audit hook stays
-
-
-@pytest.mark.parametrize(
-    ("fail", "keep"),
-    [(fill_the_disk, 1)]
-    + [
-        pytest.param(fail, keep, marks=pytest.mark.slow)
-        for fail, keep in ((fill_the_disk, 2), (kill, 1), (kill, 2), (run_out_of_memory, 1), (run_out_of_memory, 2))
-    ],
-)
-def test_a_save_that_fails_at_any_point_leaves_the_last_or_the_new_checkpoint(fail, keep, points, tmp_path, figure):
-    """The run then goes on in a new process, which sweeps what is left."""
-    template = tmp_path / "template"
-    for step in (1, 2):
-        save_checkpoint(template, step, a_state(step), {}, keep)
-    tried = survived = 0
-    for at in itertools.count(1):
-        root = tmp_path / f"at-{at}"
-        shutil.copytree(template, root)
-
-        def save(at=at, root=root):
-            with points.failing(at, fail):
-                save_checkpoint(root, 3, a_state(3), {}, keep)
-            return 0
-
-        if fail is kill:
-            with forked(save, {}) as children:
-                failed = ends_of(children) == [-signal.SIGKILL]
-        else:
-            said = None
-            try:
-                save()
-            except MemoryError:
-                pass
-            except UserError as error:
-                said = error
-            failed = points.left <= 0
-            assert said is None or said.exit_code == ExitCode.NOT_WRITTEN
-            assert said is None or re.search(r"bytes needed.* checkpoint is .*checkpoint-[23]$", str(said))
-        tried += failed
-        states, record = load_checkpoint(latest_checkpoint(root))
-        assert record["step"] in (2, 3)
-        assert same(states, a_state(record["step"]))  # all of one step, nothing mixed
-        save_checkpoint(root, 4, a_state(4), {}, keep)
-        assert latest_checkpoint(root).name == "checkpoint-4"
-        assert len(list(root.iterdir())) == keep
-        shutil.rmtree(root)
-        if not failed:
-            break
-        survived += 1
-    assert tried == survived > 40
-    figure("crash points of a save survived", f"{survived} of {tried} ({fail.__name__}, keep {keep})")
-
-
 def flips_and_cuts(checkpoint: Path):
     """(file, content) with one bit flipped at seven places, and cut at five."""
     for file in sorted(checkpoint.iterdir()):
@@ -198,7 +77,7 @@ def test_what_is_flipped_or_cut_is_rejected_by_name(tmp_path, caplog, figure):
     figure("flipped and truncated files rejected by name", f"{rejected} of {damaged}")
 
 
-def test_a_disk_that_fills_up_ends_the_run_in_one_line_and_it_goes_on_later(points, flat, tmp_path, capsys):
+def test_a_disk_that_fills_up_ends_the_run_in_one_line_and_it_goes_on_later(flat, tmp_path, capsys):
     argv = [*images_of(flat), *STEPS]
     assert train("jmi", tmp_path / "whole", *argv) == 0
     save_file = checkpoints.save_file
@@ -206,7 +85,7 @@ def test_a_disk_that_fills_up_ends_the_run_in_one_line_and_it_goes_on_later(poin
     def full_at_the_third(tensors, path):
         if path.parent.name == ".tmp-3":
             path.write_bytes(b"torn")
-            fill_the_disk()
+            raise OSError(errno.ENOSPC, "No space left on device")
         save_file(tensors, path)
 
     with mock.patch.object(checkpoints, "save_file", full_at_the_third):
@@ -495,4 +374,5 @@ def test_a_disk_that_is_full_while_a_model_is_published_costs_one_line(export, t
     assert run_recipe(lambda _: export(model, tmp_path), "", method="jmi") == ExitCode.NOT_WRITTEN
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
-    assert f"{tmp_path}: cannot write the weights: I/O error: No space left" in said[0]
+    assert f"{tmp_path}" in said[0]
+    assert ": cannot write the weights: I/O error: No space left" in said[0]

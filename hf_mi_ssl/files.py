@@ -1,9 +1,29 @@
-"""Files and directories as checkpoints need them: synced, digested, removed, and never a link followed."""
+"""Files that are whole or absent however a process ends: written under another name, synced, renamed; digested,
+removed, and never a link followed."""
 
+import contextlib
 import hashlib
 import os
 import shutil
 from pathlib import Path
+
+
+@contextlib.contextmanager
+def whole(path: Path, mode: str = "w"):
+    """A file to write, which has the name `path` once all of it is on the disk. What was there stays until then."""
+    temporary = temporary_of(path)
+    try:
+        with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def temporary_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
 
 
 def is_plain_file(path: Path) -> bool:
