@@ -18,6 +18,7 @@ from transformers import ResNetConfig
 from hf_mi_ssl import JMIConfig, JMIForPreTraining, SDMIConfig, SDMIForPreTraining
 from hf_mi_ssl.methods import METHODS
 
+pytest_plugins = ["tests.hub_places", "tests.figures"]
 torch.set_num_threads(1)  # forked processes must find no thread pool in use, and small tensors need none
 
 SMALL = {"projector_hidden_size": 24, "projection_size": 16}

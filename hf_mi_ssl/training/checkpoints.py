@@ -12,6 +12,7 @@ import os
 import shutil
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -188,12 +189,18 @@ def _misfit(path: Path, expected: dict[str, tuple]) -> str | None:
 
 def _refuse_not_finite(part: str, tensors: dict[str, Tensor], root: Path | None = None) -> None:
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if tensor.is_floating_point() and not _is_finite(tensor):
             raise UserError(
                 f"{part}{name} is not finite: no checkpoint holds that; resume from the last good one "
                 f"({(root and latest_checkpoint(root)) or 'none here'}) and lower --learning_rate",
                 exit_code=ExitCode.NOT_FINITE,
             )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if tensor.numel() and tensor.itemsize > 1:  # one pass that keeps nothing, ten times as fast; not for 8 bits
+        tensor = torch.stack(torch.aminmax(tensor))
+    return bool(tensor.isfinite().all())
 
 
 def _not_written(final: Path, size: int, error: Exception) -> UserError:

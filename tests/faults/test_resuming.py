@@ -13,7 +13,7 @@ from hf_mi_ssl.data import open_train_and_held_out
 from hf_mi_ssl.errors import ExitCode
 from hf_mi_ssl.evaluation import Evaluation
 from hf_mi_ssl.methods import METHODS
-from hf_mi_ssl.training import MetricsLog, build_optimizer
+from hf_mi_ssl.training import MetricsLog, build_optimizer, latest_checkpoint
 from hf_mi_ssl.views import RandomViews
 from tests.faults.harness import ends_of, forked, images_of, log_of, same, states_of, train, two_processes
 from tests.faults.test_leaving import signalled_in_step
@@ -31,11 +31,17 @@ class Counted(MetricsLog):
         self.steps += self.accelerator.is_main_process
 
 
-def killed(run, processes, kills: int, seed: int = 0) -> int:
+def newest(output) -> int:
+    path = latest_checkpoint(output / "checkpoints")
+    return int(path.name.split("-")[1]) if path else 0
+
+
+def killed(run, processes, kills: int, output, seed: int = 0) -> tuple[int, int]:
     """Run it again and again, with a SIGKILL to one process some steps later, at any instant of a step or a save or,
-    at times, while it starts; then to the end. Returns how many kills there were."""
-    chance, counted = random.Random(seed), 0
+    at times, while it starts; then to the end. Returns how many kills there were, and the most steps that one cost."""
+    chance, counted, lost = random.Random(seed), 0, 0
     for kill in range(kills):
+        begun = newest(output)
         Counted.steps.zero_()
         wanted = chance.randrange(5)
         with forked(run, *processes()) as children:
@@ -47,10 +53,11 @@ def killed(run, processes, kills: int, seed: int = 0) -> int:
             os.kill(victim, signal.SIGKILL)
             assert ends_of([victim]) == [-signal.SIGKILL]
             counted += 1
+            lost = max(lost, begun + int(Counted.steps) - newest(output))
             assert set(ends_of([child for child in children if child != victim])) <= {ExitCode.PROCESS_LOST}
     with forked(run, *processes()) as children:
         assert ends_of(children, 400) == [0] * len(children)
-    return counted
+    return counted, lost
 
 
 def assert_undisturbed(one, other):
@@ -76,11 +83,13 @@ def test_a_run_survives_every_sigkill_bit_for_bit(world, kills, flat, tmp_path, 
 
     with forked(run("whole"), *processes()) as children:
         assert ends_of(children, 400) == [0] * world
-    counted = killed(run("killed"), processes, kills)
+    counted, lost = killed(run("killed"), processes, kills, tmp_path / "killed")
+    assert lost <= 2
     assert_undisturbed(tmp_path / "whole", tmp_path / "killed")
     logged = [record["step"] for record in log_of(tmp_path / "killed") if "loss" in record]
     assert logged == list(range(1, steps + 1))
     figure("SIGKILLs survived, bitwise, every log line once", f"{counted} of {kills} on {world}")
+    figure("most steps lost on SIGKILL, saved every 2", f"{lost} on {world}")
 
 
 def resumed_at_every_step(method, flat, tmp_path, workers) -> int:
