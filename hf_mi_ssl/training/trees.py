@@ -30,9 +30,8 @@ def _key(key):
 def join(tree: dict, tensors: dict[str, Tensor]):
     ((kind, value),) = tree.items()
     if kind == "tensor":
-        return tensors.pop(
-            value
-        ).clone()  # each once; in memory of torch's own alignment, on which the last bit of a sum can depend
+        # Each once; in memory of torch's own alignment, on which the last bit of a sum can depend
+        return tensors.pop(value).clone()
     if kind == "dict":
         return {key: join(inner, tensors) for key, inner in value}
     if kind == "list":
