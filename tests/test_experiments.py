@@ -122,7 +122,7 @@ def test_panels_of_tracked_runs_are_made_of_their_logs(tmp_path):
     one = read_all(tmp_path / "examples")[0]
     evaluated = {"step": [0, 1, 2, 3, 4], "eval/mi/cos_dv": values}
     write_evidence(replace(one, evaluated=evaluated), tmp_path / tracking.MATRIX / "cifar10" / "jmi-seed0.json")
-    assert re.search(r"\| `jmi-seed0` \| 1\.200 \| 0\.75 \(", tracking.cifar(tmp_path, 0.02))  # one fall in four steps
+    assert re.search(r"\| `jmi` \| 1\.200 \| 0\.75 \(", tracking.cifar(tmp_path, 0.02))  # one fall in four steps
     assert "Not among these runs" in tracking.cifar(tmp_path / "elsewhere", 0.02)
 
 

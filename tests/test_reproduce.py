@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from reproducing.evidence import Evidence, collect, read_evidence  # noqa: E402
 from reproducing.figures import comparison_figure  # noqa: E402
 from reproducing.matrix import declared_runs, read_matrix  # noqa: E402
 from reproducing.page import render  # noqa: E402
+from reproducing.tracked import growth_table, mi_figure, rows_figure  # noqa: E402
 
 SMALL = {"name": "small", "methods": ["jmi", "simsiam", "sdmi"], "first": ["sdmi"], "datasets": {"shapes": {}}}
 
@@ -134,6 +136,7 @@ def test_every_matrix_is_understood_and_has_its_rows_or_all(path, tmp_path):
 # Stands in for recipes/finetune.py: notes its row in the run, as card and evidence are updated.
 FINETUNE = """
 import argparse, json, yaml
+from dataclasses import replace
 from pathlib import Path
 parser = argparse.ArgumentParser()
 for flag, kind in (("model", Path), ("config", Path), ("output_dir", str)):
@@ -159,6 +162,7 @@ file.write_text(json.dumps({"evaluations": [*rows, row]}))
 # Stands in for the recipes of pre-training: quick, and fails or waits where a file beside the run says so.
 RECIPE = """
 import json, os, sys, time, yaml
+from dataclasses import replace
 from pathlib import Path
 assert sys.argv[1] == "--config" and sys.argv[3:] == ["--resume_from_checkpoint", "latest"], sys.argv
 run = yaml.safe_load(Path(sys.argv[2]).read_text())
@@ -442,6 +446,7 @@ def made(method: str, seed: int = 0, flops: float = 1e6, linear: float = 0.5, **
         "epoch": [0.0, 0.5, 1.0],
         "eval/linear_top1": [0.3, 0.35, 0.4],
         "eval/knn_top1": [0.1] * 3,
+        "eval/mi/cos_dv": [0.1, 0.5, 1.0],
     }
     rows = [evaluation(name, value) for name, value in {"linear_top1": linear, **values}.items()]
     results = {"steps": 10, "images_seen": 80, "timing": {}, "evaluations": rows}
@@ -504,6 +509,7 @@ def test_a_measure_is_ranked_over_rows_and_one_that_needs_labels_is_not():
     value, low, high = comparison.correlations(mixed)["mi/cos_dv"]
     assert value == pytest.approx(0.8)  # 1 − 6 Σd² / n(n² − 1)
     assert low < 0.5 < high
+    assert comparison.by_chance(mixed, "mi/cos_dv") == pytest.approx(16 / 120)  # exactly, of the 5! orders
 
 
 @pytest.mark.parametrize(
@@ -539,13 +545,31 @@ def test_a_pass_without_gradient_costs_about_a_third_and_counting_needs_no_numbe
     assert cost_of(arguments_of("jmi") | {"init_from": "somewhere"}) is None
 
 
-def test_figures_are_transparent_so_that_dark_pages_can_show_them(tmp_path):
+@pytest.mark.parametrize("draw", [comparison_figure, mi_figure, rows_figure])
+def test_figures_are_transparent_so_that_dark_pages_can_show_them(draw, tmp_path):
     runs = [made(m, s, linear=0.1 * i, **{"mi/cos_dv": i}) for i, m in enumerate(METHODS) for s in (0, 1)]
-    comparison_figure(runs, tmp_path / "figure.png")
+    draw(runs, tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as image:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
     assert (alpha == 0).mean() > 0.5
     assert (alpha > 0).mean() > 0.01
+
+
+def test_growth_is_told_with_how_sure_it_is_and_with_what_the_alarm_said():
+    def verdict(grew, gain, because=()):
+        curve = {"grew": grew, "because": [*because], "gain": gain, "standard_error": 0.1, "monotone_share": 0.9}
+        return {"growth": {"mi/cos_dv_calibrated": curve}, "alarms": []}
+
+    alarm = [{"kind": "stagnation", "step": 3, "message": "x"}, {"kind": "ceiling_reached", "step": 4, "message": "x"}]
+    runs = [
+        replace(made("jmi"), results=verdict(True, 2.0)),
+        replace(made("jmi", 1), results=verdict(True, 1.0)),
+        replace(made("simsiam"), results=verdict(False, 0.1, ["gained little"]) | {"alarms": alarm}),
+    ]
+    assert growth_table(runs).splitlines()[2:] == [
+        "| `jmi` | 2 of 2 | 1.50 ± 0.71 | 10 | 0.90 ± 0.00 | none |",
+        "| `simsiam` | 0 of 1: gained little | 0.10 | 1 | 0.90 | ceiling reached (a note), stagnation |",
+    ]
 
 
 # As a user runs it

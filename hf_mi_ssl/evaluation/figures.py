@@ -4,7 +4,7 @@ Each function draws what the records hold and skips what they lack; when nothing
 False. `title` names method and data set. Alarms are vertical lines at their step, grey where nothing is wrong.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -63,41 +63,51 @@ def mi_figure(records: Records, path: str | PathLike, title: str = "") -> bool:
     if not panels:
         return False
 
-    from matplotlib.lines import Line2D
-
     names = sorted({name for curves in panels.values() for name in curves})
     figure = _figure(width=4.2 * len(panels) + 2.2, height=4.2)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axis, (space, curves) in zip(axes, panels.items()):
-        for name, key in curves.items():
-            colour = COLOURS[names.index(name) % len(COLOURS)]
-            style = _STYLES[names.index(name) % len(_STYLES)]  # curves may coincide: each colour has to show
-            axis.plot(*_series(records, key), color=colour, linestyle=style, **_LINE)  # one record alone: dot and bar
-            saturated = [record for record in records if record.get(f"{key}/saturated")]
-            axis.plot(*_series(saturated, key), color=colour, **_HOLLOW)
-            (steps, low), (_, high) = _series(records, f"{key}/low"), _series(records, f"{key}/high")
-            if len(low) == len(high):
-                axis.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
-                axis.vlines(steps, low, high, color=colour, alpha=0.4, linewidth=1)
-            # ceilings often coincide at log n: staggered dashes let every colour show
-            dashes = (4 * names.index(name), (4, 4 * max(1, len(names) - 1)))
-            for ceiling in _series(records, f"{key}/ceiling")[1][-1:]:
-                axis.axhline(ceiling, color=colour, linewidth=1.4, linestyle=dashes)
+    for axis, space in zip(axes, panels):
+        draw_estimates(axis, records, _SPACES[space], names)
         axis.set(title=space, xlabel="step")
         axis.grid(alpha=0.3)
         _mark_alarms(axis, records)
     axes[0].set_ylabel("mutual information, lower bound (nats)")
+    figure.legend(handles=legend_of_estimates(names), loc="outside right upper", frameon=False)
+    figure.suptitle(title)
+    figure.savefig(path)
+    return True
+
+
+def draw_estimates(axis: Any, records: Records, prefix: str, names: Sequence[str]) -> None:
+    """The curves of these estimators in one space, each in the colour of its place among the names."""
+    records = list(records)
+    for i, name in enumerate(names):
+        key, colour = prefix + name, COLOURS[i % len(COLOURS)]
+        style = _STYLES[i % len(_STYLES)]  # curves may coincide: each colour has to show
+        axis.plot(*_series(records, key), color=colour, linestyle=style, **_LINE)  # one record alone: dot and bar
+        saturated = [record for record in records if record.get(f"{key}/saturated")]
+        axis.plot(*_series(saturated, key), color=colour, **_HOLLOW)
+        (steps, low), (_, high) = _series(records, f"{key}/low"), _series(records, f"{key}/high")
+        if len(low) == len(high):
+            axis.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+            axis.vlines(steps, low, high, color=colour, alpha=0.4, linewidth=1)
+        # ceilings often coincide at log n: staggered dashes let every colour show
+        dashes = (4 * i, (4, 4 * max(1, len(names) - 1)))
+        for ceiling in _series(records, f"{key}/ceiling")[1][-1:]:
+            axis.axhline(ceiling, color=colour, linewidth=1.4, linestyle=dashes)
+
+
+def legend_of_estimates(names: Sequence[str]) -> list[Any]:
+    """The legend's handles for what `draw_estimates` draws."""
+    from matplotlib.lines import Line2D
+
     handles = [
         Line2D([], [], color=COLOURS[i % len(COLOURS)], linestyle=_STYLES[i % len(_STYLES)], label=name, **_LINE)
         for i, name in enumerate(names)
     ]
     handles.append(Line2D([], [], color="grey", label="above 90 % of its ceiling", **_HOLLOW))
     handles.append(Line2D([], [], color="grey", linestyle="--", label="ceiling"))
-    handles.append(Line2D([], [], color="grey", linewidth=7, alpha=0.3, label="95 % interval"))
-    figure.legend(handles=handles, loc="outside right upper", frameon=False)
-    figure.suptitle(title)
-    figure.savefig(path)
-    return True
+    return [*handles, Line2D([], [], color="grey", linewidth=7, alpha=0.3, label="95 % interval")]
 
 
 def quality_figure(records: Records, path: str | PathLike, title: str = "") -> bool:

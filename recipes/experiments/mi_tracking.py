@@ -4,7 +4,8 @@
 
 Gaussian mixtures of 2 to 64 dimensions and pairs of renderings of the embedded corpus, whose MI is known: `sdmi` in
 turns (an E-step, an M-step), in blocks of 8 steps, in blocks of an epoch, with both gradients at once and no turns,
-and `jmi`. Panels of CIFAR-10 are of the evidence of recipes/reproduce.py, of its matrix cifar10_tracking_cpu.
+and `jmi`. Panels of CIFAR-10 are of the evidence of recipes/reproduce.py, of its matrix
+cifar10_ten_epochs.
 """
 
 import itertools
@@ -226,8 +227,8 @@ def draw(done: Done, reproduced: Path):
             drawing.runs(axis, done, f"{place}-{arm}", at("cos_dv"), i, arm, of="fine", share=True)
         axis.set(title=place, xlabel="share of the run", ylabel="held-out cos-DV (nats)")
     rest = axes.flat[-1]
-    for i, (name, (steps, values)) in enumerate(runs.items()):
-        drawing.curve(rest, steps, [values], i, name)
+    for i, (name, curves) in enumerate(runs.items()):
+        drawing.curve(rest, curves[0][0], [values for _, values in curves], i, name)
     rest.set(title="CIFAR-10", xlabel="step") if runs else rest.set_axis_off()
     drawing.legend(figure, axes)
     figure.suptitle("held-out MI of the online branch, mean of seeds and 95 % band")

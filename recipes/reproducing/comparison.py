@@ -131,10 +131,23 @@ def correlations(done: Sequence[Evidence], accuracy: str = "linear_top1") -> dic
     return found
 
 
+def by_chance(done: Sequence[Evidence], name: str, accuracy: str = "linear_top1") -> float:
+    """How often a random order of the rows has a rank correlation as far from 0: exact of seven rows or fewer."""
+    from scipy.stats import permutation_test, rankdata
+
+    groups = by_method(run for run in done if run.measured(accuracy)).values()
+    x, y = (
+        rankdata([mean(run.measured(key)["value"] for run in runs) for runs in groups]) for key in (name, accuracy)
+    )
+    return permutation_test((x,), lambda x, axis: (x * y).sum(axis), permutation_type="pairings", rng=0).pvalue
+
+
 def correlation_table(done: Sequence[Evidence]) -> str:
     found, rows = correlations(done), len(by_method(done))
-    lines = [["measure", "Spearman's ρ with linear accuracy", "95 % interval", "rows"], ["---"] * 4]
-    lines += [[f"`{name}`", f"{v:.2f}", f"{low:.2f} to {high:.2f}", rows] for name, (v, low, high) in found.items()]
+    lines = [["measure", "Spearman's ρ with linear accuracy", "95 % interval", "p by permutation", "rows"]]
+    lines.append(["---"] * len(lines[0]))
+    for name, (value, low, high) in found.items():
+        lines.append([f"`{name}`", f"{value:.2f}", f"{low:.2f} to {high:.2f}", f"{by_chance(done, name):.2g}", rows])
     return markdown(lines) if found else "Fewer than four rows: nothing to rank."
 
 

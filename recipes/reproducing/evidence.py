@@ -54,6 +54,11 @@ class Evidence:
         pairs = [(step, value) for step, value in seen if value is not None]
         return [step for step, _ in pairs], [value for _, value in pairs]
 
+    def records(self) -> list[dict]:
+        """The evaluations as `metrics.jsonl` has them."""
+        rows = (zip(self.evaluated, values) for values in zip(*self.evaluated.values()))
+        return [{key: value for key, value in row if value is not None} for row in rows]
+
 
 def evidence_of(run: Run) -> Evidence | None:
     """What the directory of a run holds; None until it is trained."""

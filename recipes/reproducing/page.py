@@ -12,6 +12,7 @@ from .comparison import by_method, correlation_table, cost_table, spread
 from .evidence import Evidence
 from .figures import comparison_figure
 from .matrix import DECIDED, FREE, Run
+from .tracked import growth_table, mi_figure, rows_figure
 
 TEMPLATE = Path(__file__).resolve().parent.parent.parent / "model_cards" / "results" / "template.md"
 
@@ -26,6 +27,10 @@ def write_page(matrix: dict, runs: list[Run], done: list[Evidence], path: Path, 
             place.parent.mkdir(exist_ok=True)
             comparison_figure(here, place)
             figures[dataset] = f"{matrix['name']}/{dataset}.png"
+            if mi_figure(here, place.with_name(f"{dataset}_mi.png")):
+                rows_figure(here, place.with_name(f"{dataset}_tracked.png"))
+                figures[f"{dataset}_mi"] = f"{matrix['name']}/{dataset}_mi.png"
+                figures[f"{dataset}_tracked"] = f"{matrix['name']}/{dataset}_tracked.png"
     page.write_text(render(matrix, runs, done, path, figures))
 
 
@@ -48,6 +53,7 @@ def render(matrix: dict, runs: list[Run], done: list[Evidence], path: Path, figu
         "matrix": matrix, "path": path, "done": done, "left": left, "facts": facts, "figures": figures,
         "arguments": [key for key in defaults if key not in DECIDED], "finetunes": dict(sorted(finetunes.items())),
         "methods": METHODS, "cell": _cell, "cost_table": cost_table, "correlation_table": correlation_table,
+        "growth_table": growth_table,
         "rows": lambda here: len(by_method(here)),
     }  # fmt: skip
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
