@@ -3,6 +3,7 @@ removed, and never a link followed."""
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -20,6 +21,13 @@ def whole(path: Path, mode: str = "w"):
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value) -> None:
+    """Write a JSON file whole or not at all."""
+    with whole(path) as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")
 
 
 def temporary_of(path: Path) -> Path:

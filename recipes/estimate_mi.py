@@ -13,22 +13,10 @@ half and are judged on the other. Everything is in nats.
 """
 
 import json
-import math
 import sys
-import time
-from dataclasses import asdict
 from pathlib import Path
 
-from accelerate.utils import tqdm
-from torch import Tensor
-
-from hf_mi_ssl import metrics
 from hf_mi_ssl.errors import UserError, unknown
-from hf_mi_ssl.estimators import ESTIMATORS, TASKS
-from hf_mi_ssl.estimators.fixed import ESTIMATORS as FIXED
-from hf_mi_ssl.estimators.fixed_critic import hold_out_all
-from hf_mi_ssl.evaluation.estimates import model_figure, model_table, task_figure, task_page, task_table
-from hf_mi_ssl.evaluation.saved import embed_held_out
 from hf_mi_ssl.training import (
     PretrainingArguments,
     RecipeParser,
@@ -39,7 +27,6 @@ from hf_mi_ssl.training import (
 )
 
 RESULTS = Path(__file__).resolve().parent.parent / "model_cards" / "results"
-SLOW = {"trained", "probe"}  # modules of the estimators that train a network
 
 
 def chosen(kind: str, names: list[str], groups: dict[str, list[str]]) -> list[str]:
@@ -50,48 +37,16 @@ def chosen(kind: str, names: list[str], groups: dict[str, list[str]]) -> list[st
     return list(dict.fromkeys(one for name in names for one in groups.get(name, [name])))
 
 
-def is_fast(name: str) -> bool:
-    make = ESTIMATORS[name]
-    return getattr(make, "func", make).__module__.split(".")[-1] not in SLOW
-
-
-def measure(name: str, z_a: Tensor, z_b: Tensor, split: str) -> dict:
-    """What an estimator says of the pairs, or why it refuses them."""
-    began, estimator = time.process_time(), ESTIMATORS[name]()
-    known = 3 * len(z_a) // 4 if getattr(estimator, "fits", True) else 0
-    try:
-        if known:
-            estimator.fit(z_a[:known], z_b[:known])
-        found = asdict(estimator.estimate(z_a[known:], z_b[known:], split))
-    except UserError as error:
-        return {"estimator": name, "refused": str(error)}
-    found["ceiling"] = found["ceiling"] if math.isfinite(found["ceiling"]) else None  # JSON knows no infinity
-    return {"estimator": name, **found, "seconds": round(time.process_time() - began, 2)}
-
-
-def measure_fixed(names: list[str], z_a: Tensor, z_b: Tensor, split: str) -> dict[str, dict]:
-    """What those with a fixed critic say, which share their passes over the pairings and, evenly, the seconds."""
-    began = time.process_time()
-    found = hold_out_all({name: FIXED[name]() for name in names}, z_a, z_b, 3 * len(z_a) // 4, split)
-    seconds = round((time.process_time() - began) / max(1, len(names)), 2)
-    return {name: {"estimator": name, **asdict(one), "seconds": seconds} for name, one in found.items()}
-
-
-def measure_tasks(tasks: list[str], estimators: list[str], n: int, seed: int) -> list[dict]:
-    rows = []
-    for task in tqdm(tasks, disable=not sys.stderr.isatty()):
-        truth, pairs = TASKS[task].mutual_information(), TASKS[task].sample(n, seed)
-        split = f"{task}, seed {seed}"
-        found = measure_fixed([name for name in estimators if name in FIXED], *pairs, split)
-        for name in estimators:
-            row = {"task": task, "truth": truth} | (found.get(name) or measure(name, *pairs, split))
-            rows.append(row | {"error": row["value"] - truth if "value" in row else None})
-    return rows
-
-
 def measure_model(name: str, estimators: list[str], n: int, args: PretrainingArguments) -> list[dict]:
     """The two views of held-out images: representations h, embeddings z where the checkpoint has a projector, and z
     against those of a target with parameters of its own."""
+    from accelerate.utils import tqdm
+
+    from hf_mi_ssl import metrics
+    from hf_mi_ssl.estimators.fixed import ESTIMATORS as FIXED
+    from hf_mi_ssl.evaluation.estimating import measure
+    from hf_mi_ssl.evaluation.saved import embed_held_out
+
     _, z, split = embed_held_out(name, data_of(name, args), args.views, args.image_size, n, args.seed)
     spaces = {
         "representations h": ("h_a", "h_b"),
@@ -112,10 +67,12 @@ def measure_model(name: str, estimators: list[str], n: int, args: PretrainingArg
 def main() -> int:
     parser = RecipeParser(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--task", nargs="+", metavar="NAME", help=f"all, or of {', '.join(TASKS)}")
+    what.add_argument(
+        "--task", nargs="+", metavar="NAME", help="all, or names as in model_cards/results/estimators.md"
+    )
     what.add_argument("--model", help="directory or Hub id of an encoder, or the directory of a run")
     what.add_argument("--page", action="store_true", help="write model_cards/results/estimators.md from its evidence")
-    names = f"all, fast, or of {', '.join(ESTIMATORS)}"
+    names = "all, fast, or names as in model_cards/results/estimators.md"
     parser.add_argument("--estimators", nargs="+", metavar="NAME", default=["fast"], help=names)
     parser.add_argument("--n", type=int, default=4096, help="the most pairs")
     parser.add_argument(
@@ -123,6 +80,11 @@ def main() -> int:
     )
     args, left = parser.parse_known_args()
     given = parse_arguments(left, __doc__)  # --seed, and with --model the data and the views
+    # What takes seconds to import, now that the arguments are known to be right.
+    from hf_mi_ssl.estimators import ESTIMATORS, TASKS
+    from hf_mi_ssl.evaluation.estimates import model_figure, model_table, task_figure, task_page, task_table
+    from hf_mi_ssl.evaluation.estimating import is_fast, measure_tasks
+
     fast = [name for name in ESTIMATORS if is_fast(name)]
     if args.page:
         evidence = json.loads((RESULTS / "evidence" / "estimators.json").read_text())

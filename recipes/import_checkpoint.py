@@ -16,7 +16,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from hf_mi_ssl.hub.importers import SOURCES, import_checkpoint, write_imported
 from hf_mi_ssl.training import RecipeParser, run_downstream
 
 CARD = Path(__file__).resolve().parent.parent / "model_cards" / "imported_card.md"
@@ -26,7 +25,7 @@ def main() -> None:
     parser = RecipeParser(__doc__)
     parser.add_argument("checkpoint", help="file of torch.save or safetensors")
     parser.add_argument("--output_dir", required=True, help="where the encoder is written")
-    parser.add_argument("--source", help=f"{', '.join(SOURCES)}; default: told from the names in the checkpoint")
+    parser.add_argument("--source", help="library, or method of FAIR; default: told from the names in the checkpoint")
     parser.add_argument("--encoder", help="timm/<name>, where it is no ResNet of transformers")
     parser.add_argument("--arguments", metavar="FILE", help="solo-learn's args.json; default: beside the checkpoint")
     parser.add_argument("--image_size", type=int, help="side of its images; default: 224, or 32 for a 3×3 stem")
@@ -34,6 +33,9 @@ def main() -> None:
         help = f"{name} of the images it was trained on, by channel; default: its data set's, else ImageNet's"
         parser.add_argument(f"--{name}", type=float, nargs="+", help=help)
     args = vars(parser.parse_args())
+    # What takes seconds to import, now that the arguments are known to be right.
+    from hf_mi_ssl.hub.importers import import_checkpoint, write_imported
+
     path, output_dir = args.pop("checkpoint"), args.pop("output_dir")
     imported = import_checkpoint(path, **args)
     write_imported(imported, output_dir, path, CARD)

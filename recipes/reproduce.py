@@ -12,11 +12,6 @@ import signal
 import sys
 from pathlib import Path
 
-from reproducing.evidence import collect
-from reproducing.matrix import declared_runs, read_matrix
-from reproducing.page import write_page
-from reproducing.running import run_all
-
 from hf_mi_ssl.errors import unknown
 from hf_mi_ssl.training import RecipeParser, run_downstream
 
@@ -34,6 +29,12 @@ def main() -> int:
     parser.add_argument("--dry_run", action="store_true", help="list the runs and their states")
     parser.add_argument("--table_only", action="store_true", help="write the page of what is done, or of its evidence")
     args = parser.parse_args()
+    # What takes seconds to import, now that the arguments are known to be right.
+    from reproducing.evidence import collect
+    from reproducing.matrix import declared_runs, read_matrix
+    from reproducing.page import write_page
+    from reproducing.running import run_all
+
     matrix = read_matrix(args.matrix)
     for name in args.methods or ():
         if name not in matrix["methods"]:

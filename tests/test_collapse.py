@@ -154,6 +154,22 @@ def test_what_was_not_measured_is_not_judged():
     assert raised([{"step": 0}, {"step": 1, "loss": None, "value": None}, {"step": 1}]) == {}
 
 
+def test_few_directions_stop_a_run_only_when_the_views_share_less():
+    """A few kinds of images end in as few directions, and share all that they can."""
+
+    def alarm_of(*evaluations):
+        alarm = Alarm(small_config("jmi"), 100, 64)
+        for record in log(*evaluations):
+            alarm(record)
+        return alarm
+
+    classes = alarm_of(*[{"effective_rank": 2.0, "calibrated": 1.09}] * 8)
+    assert "dimensional_collapse" in classes.raised
+    assert classes.stops == ""
+    falling = alarm_of({}, *[{"effective_rank": 2.0, "calibrated": 0.9}] * 8)
+    assert "few directions" in falling.stops
+
+
 def test_only_failures_stop_a_run():
     assert not set(NOTES) & set(STOPPING)
     alarm = Alarm(small_config("jmi"), 100, 64)

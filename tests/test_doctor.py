@@ -10,6 +10,7 @@ from torch import nn
 
 from hf_mi_ssl.commands import doctor, trial
 from hf_mi_ssl.commands.checks import CHECKS
+from hf_mi_ssl.commands.diagnosis import diagnose
 from hf_mi_ssl.commands.subject import Subject, size_of
 from hf_mi_ssl.training import Plan, parse_arguments
 from tests.conftest import small_model
@@ -20,7 +21,7 @@ SMALL = ["--image_size", "64", "--set", "projector_hidden_size=32", "projection_
 
 
 def level_of(check: str, *flags: str, method: str = "jmi", images: int = 10_000, processes: int = 1) -> str:
-    found = doctor.diagnose(parse_arguments([*SMALL, *flags], "", method=method), images, processes)
+    found = diagnose(parse_arguments([*SMALL, *flags], "", method=method), images, processes)
     return next(finding.level for finding in found if finding.check == check)
 
 
@@ -61,7 +62,7 @@ def test_a_check_speaks_up_where_it_should(check, level, flags):
 
 
 def test_every_check_is_among_those_that_were_made_to_speak():
-    found = doctor.diagnose(parse_arguments(SMALL, "", method="jmi"), 10_000)
+    found = diagnose(parse_arguments(SMALL, "", method="jmi"), 10_000)
     assert {finding.check for finding in found} == {check for check, _, _ in DESERVED} | {"memory"}
     assert len(found) == len(CHECKS) + 1
     assert {finding.level for finding in found} == {"ok"}

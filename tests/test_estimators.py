@@ -116,10 +116,27 @@ def test_few_pairs_of_few_kinds_are_above_the_truth_and_warned_of():
     """Of ten clusters, in equal shares as data sets are: two of one kind meet too rarely among a few."""
     order = torch.randperm(32, generator=torch.Generator().manual_seed(0))
     z = torch.eye(10)[order % 10]
-    few, many = cross_fit(CalibratedCosDV(), z, z), cross_fit(CalibratedCosDV(), *clusters(64, 10, 0))
+    few, many = cross_fit(CalibratedCosDV(), z, z), cross_fit(CalibratedCosDV(), *clusters(400, 10, 0))
     assert few.value > math.log(10) + 0.1
-    assert any("fewer than 64 pairs" in warning for warning in few.warnings)
-    assert not any("fewer than" in warning for warning in many.warnings)
+    assert any("nats above the truth" in warning for warning in few.warnings)
+    assert not any("above the truth" in warning for warning in many.warnings)
+
+
+@pytest.mark.parametrize(("kinds", "each"), [(50, 5), (100, 5)])
+def test_many_kinds_of_few_images_are_above_the_truth_and_warned_of(kinds, each):
+    order = torch.randperm(kinds * each, generator=torch.Generator().manual_seed(0))
+    z = torch.eye(kinds)[order % kinds]
+    for name in ("cos_dv_calibrated", "jsd"):
+        estimate = cross_fit(ESTIMATORS[name](), z, z)
+        assert estimate.low > math.log(kinds) + 0.1  # the interval does not see it
+        assert any("nats above the truth" in warning for warning in estimate.warnings)
+
+
+def test_only_a_fixed_temperature_is_blamed_for_a_negative_value():
+    a, b = gaussian_pairs(400, 16, 0.0, 0)
+    for name, estimate in cross_fit_each(ESTIMATORS, a, b).items():
+        blamed = any("temperature" in warning for warning in estimate.warnings)
+        assert blamed == (name not in FITTED), name
 
 
 def test_a_value_that_is_cut_keeps_the_width_of_its_interval_inside():
@@ -277,11 +294,13 @@ def test_held_out_estimators_that_share_passes_say_what_each_alone_does():
         assert together[name] == alone.estimate(a[known:], b[known:], "test")
 
 
-def test_a_collapsed_embedding_shares_nothing_and_its_interval_is_warned_of():
-    z = torch.ones(64, 16)
+@pytest.mark.parametrize("z", [torch.ones(64, 16), torch.zeros(64, 16)])
+def test_a_collapsed_embedding_shares_nothing_and_its_interval_is_warned_of(z):
     for estimate in cross_fit_each(ESTIMATORS, z, z).values():
         assert estimate.value == pytest.approx(0, abs=1e-3)
-        assert any("no width" in warning for warning in estimate.warnings) == (estimate.standard_error == 0)
+        assert estimate.standard_error < 1e-12
+        assert any("no width" in warning for warning in estimate.warnings)
+        assert not any("temperature" in warning for warning in estimate.warnings)
 
 
 def test_unusable_input_is_a_user_error():

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_mi_ssl.estimators import CosDV, cross_fit
+from hf_mi_ssl.estimators import ESTIMATORS, cross_fit
 from hf_mi_ssl.evaluation import growth_verdicts, paired_errors
 
 
@@ -91,19 +91,23 @@ def two_models(n, seed, noise=0.1):
     return before, after
 
 
-def test_the_paired_error_is_that_of_repeated_samples_and_below_that_of_independent_ones():
+@pytest.mark.parametrize("name", ["cos_dv", "cos_dv_calibrated"])
+def test_the_paired_error_is_that_of_repeated_samples_and_below_that_of_independent_ones(name):
     pairs = [two_models(512, seed) for seed in range(20)]
-    values = [[cross_fit(CosDV(), *side) for side in both] for both in pairs]
+    values = [[cross_fit(ESTIMATORS[name](), *side) for side in both] for both in pairs]
     spread = statistics.stdev(after.value - before.value for before, after in values)
-    errors = [paired_errors(*both)["cos_dv"] for both in pairs[:5]]
+    errors = [paired_errors(*both)[name] for both in pairs[:5]]
     assert statistics.mean(errors) == pytest.approx(spread, rel=0.5)
     assert max(errors) < 0.7 * math.hypot(*(estimate.standard_error for estimate in values[0]))
 
 
 def test_the_paired_error_is_left_out_where_it_cannot_be_told():
-    assert paired_errors(*two_models(200, 0)) == {}
-    aligned = F.normalize(torch.randn(1024, 64, generator=torch.Generator().manual_seed(0)), dim=1)
-    assert "cos_dv" not in paired_errors((aligned, aligned), (aligned, aligned))  # at the ceiling of a block
+    assert paired_errors(*two_models(63, 0)) == {}
+    assert set(paired_errors(*two_models(64, 0))) == {"cos_dv", "cos_dv_calibrated"}
+
+
+def test_an_error_above_that_of_independent_samples_is_not_taken():
+    assert verdict([0.5, 0.6], error=0.01, paired=0.5)["standard_error"] == pytest.approx(0.01 * math.sqrt(2))
 
 
 def test_growth_begins_at_the_start_so_that_what_batch_norm_wins_back_is_none():

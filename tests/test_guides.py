@@ -129,7 +129,7 @@ def understand(command: str, monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", shlex.split(command))
     if " doctor " in command:
         Path("my_photos").mkdir()
-        monkeypatch.setattr("hf_mi_ssl.commands.doctor.diagnose", lambda *_, **__: [])
+        monkeypatch.setattr("hf_mi_ssl.commands.diagnosis.diagnose", lambda *_, **__: [])
         assert cli.main() == 0
     elif " view " in command:
         monkeypatch.setattr("hf_mi_ssl.commands.view.page", lambda *_: "")

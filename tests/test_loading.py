@@ -180,8 +180,9 @@ def test_a_program_gives_the_representation_for_any_number_of_images(tmp_path, c
 
 def test_an_export_that_differs_is_not_written(runs, tmp_path, capsys):
     module = runpy.run_path(str(ROOT / "recipes" / "export.py"))
-    module["main"].__globals__["save_program"] = lambda program, path: lambda pixels: torch.zeros(len(pixels), 16)
     with pytest.MonkeyPatch.context() as patch:
+        wrong = lambda program, path: lambda pixels: torch.zeros(len(pixels), 16)  # noqa: E731
+        patch.setattr("hf_mi_ssl.hub.programs.save_program", wrong)
         patch.setattr(sys, "argv", ["export.py", str(runs / "runs" / "my_photos"), "--format", "torch_export",
                                     "--output_dir", str(tmp_path)])  # fmt: skip
         with pytest.raises(UserError, match="differ by .*: not written"):

@@ -97,6 +97,16 @@ def test_views_of_one_gaussian_have_its_canonical_correlations_and_independent_o
     assert abs(independent.mean()) < 3 / math.sqrt(200 * 20)
 
 
+def test_canonical_correlations_do_not_depend_on_the_order_of_classes():
+    """Halves of sorted images would be of different classes: what one half chose is nothing to the other."""
+    kinds = torch.arange(2000) * 10 // 2000
+    centres = 3 * normal(10, 16)[kinds]
+    a, b = centres + normal(2000, 16, seed=1), centres + normal(2000, 16, seed=2)
+    order = torch.randperm(2000, generator=torch.Generator().manual_seed(0))
+    found = [canonical_correlations(*views).mean().item() for views in ((a, b), (a[order], b[order]))]
+    assert found[0] == pytest.approx(found[1], abs=0.02)
+
+
 @pytest.mark.parametrize("shape", [(40, 64), (17, 3)])
 def test_canonical_correlations_of_few_pairs_or_a_constant_are_numbers(shape):
     z = normal(*shape)
@@ -114,7 +124,8 @@ def test_collapse_and_uniformity_of_known_embeddings():
     distances = torch.cdist(unit, unit).square()[off]
     assert uniformity(5 * z) == pytest.approx(torch.exp(-2 * distances).mean().log().item(), abs=1e-9)
     constant = torch.full((100, 6), 0.7)
-    assert (mean_cosine(constant), uniformity(constant)) == pytest.approx((1, 0), abs=1e-9)
+    for dead in (constant, torch.zeros(100, 6)):
+        assert (mean_cosine(dead), uniformity(dead)) == pytest.approx((1, 0), abs=1e-9)
     other = normal(1500, 12, seed=1)
     assert alignment(z, 3 * z) == pytest.approx(0, abs=1e-12)
     assert alignment(z, other) == pytest.approx(2 - 2 * F.cosine_similarity(z, other).mean().item(), abs=1e-9)

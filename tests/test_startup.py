@@ -19,7 +19,9 @@ except SystemExit as stop:
 print("slow:", *(name for name in ("torch", "accelerate", "datasets", "timm") if name in sys.modules))
 """
 PRETRAINING = ("pretrain_sdmi.py", "pretrain_jmi.py")
-MEASURING = ("knn.py", "linear_probe.py", "finetune.py", "surrogate_report.py")
+MEASURING = ("knn.py", "linear_probe.py", "finetune.py", "surrogate_report.py", "extract_features.py")
+OTHERS = ("estimate_mi.py", "export.py", "import_checkpoint.py", "reproduce.py", "benchmark.py")
+COMMANDS = {"doctor": "--no_trial", "view": "--num_images", "check-data": "--dataset_name"}
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,8 @@ MEASURING = ("knn.py", "linear_probe.py", "finetune.py", "surrogate_report.py")
     [
         *(([f"recipes/{recipe}", "--help"], 0, "--gradient_accumulation_steps") for recipe in PRETRAINING),
         *(([f"recipes/{recipe}", "--help"], 0, "--model MODEL") for recipe in MEASURING),
+        *(([f"recipes/{recipe}", "--help"], 0, "--output_dir OUTPUT_DIR") for recipe in OTHERS),
+        *((["hf_mi_ssl.cli", command, "--help"], 0, said) for command, said in COMMANDS.items()),
         (["recipes/pretrain_sdmi.py", "--metod", "sdmi"], 2, "did you mean --method?"),
         (["recipes/pretrain_sdmi.py", "--seed", "one"], 2, "invalid int value"),
         (["recipes/pretrain_jmi.py", "--method", "simclear"], 2, "did you mean 'simclr'?"),

@@ -15,8 +15,6 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 from ..errors import UserError, log_to_terminal
-from .look import map_of
-from .run_page import read_run
 
 logger = logging.getLogger(__name__)
 _PAGE = Path(__file__).with_name("page.html")
@@ -52,6 +50,9 @@ def main(argv: list[str]) -> int:
 
 def page(run_dir: Path, num_images: int, live: bool = False) -> str:
     """The page as HTML. Of a run that has exported its encoder it shows `num_images` held-out images."""
+    from .look import map_of  # imports torch
+    from .run_page import read_run
+
     run, found, missing = read_run(run_dir), None, ""
     if run["finished"] and num_images > 0:
         try:
@@ -77,6 +78,8 @@ def serve(run_dir: Path, num_images: int, port: int) -> None:
 def server(run_dir: Path, num_images: int, port: int) -> HTTPServer:
     """The server of the page, which answers this machine under its own name only: another site that a browser shows
     has no way to the images, not even by a name that it makes point here."""
+    from .run_page import read_run
+
     pages: dict[float, str] = {}  # the one of the latest export: representations are computed once
 
     class Handler(BaseHTTPRequestHandler):

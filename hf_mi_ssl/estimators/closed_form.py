@@ -53,14 +53,14 @@ class Gaussian:
         value = (-torch.log1p(-(rho**2)).sum() / 2).item() - _wishart_bias(n, *ranks)
         error = (influence.std() / math.sqrt(n)).item()
         full = ranks == (z_a.shape[1], z_b.shape[1])
-        return MIEstimate(
-            **around(value, error),
+        return MIEstimate.of(
+            around(value, error),
             kind="closed_form",
             ceiling=math.inf,  # a law that is known certifies beyond log n
             n=n,
             split=split,
             protocol=f"{self.what} of {ranks[0]} and {ranks[1]} dimensions, Wishart-corrected",
-            warnings=() if full else (f"only {ranks[0]} and {ranks[1]} dimensions vary: the rest is left out",),
+            warnings={f"of rank {ranks[0]} and {ranks[1]} only: what follows from the rest is left out": not full},
         )
 
     def prepare(self, z: Tensor) -> Tensor:

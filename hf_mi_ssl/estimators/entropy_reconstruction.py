@@ -11,7 +11,7 @@ from ..mi.bounds import uniform_sphere_dv
 from ..mi.critics import cosine
 from .calibration import MAX_SCALE, root
 from .pairs import check_pairs
-from .result import NO_SPREAD, MIEstimate, around
+from .result import MIEstimate, around
 from .streamed import to_unit_size
 
 _FITTED_ON = 1024  # pairs that decide the one constant κ
@@ -66,18 +66,14 @@ class EntropyReconstruction:
         mean, error = own.mean().item(), ((own - used).std() / math.sqrt(n)).item()
         found = around(mean, error, 0.0, most)
         ceiling = min(most, uniform_sphere_dv(a.shape[1], 1 / MAX_SCALE))
-        warnings = {
-            "above 90 % of its ceiling: the mutual information may be larger": found["value"] > 0.9 * ceiling,
-            NO_SPREAD: error == 0,
-        }
-        return MIEstimate(
-            **found,
+        return MIEstimate.of(
+            found,
             kind="plugin",
             ceiling=ceiling,
             n=n,
             split=split,
             protocol=f"von Mises–Fisher, κ = {self.scale:.4g} fitted on other pairs, negatives of the same view",
-            warnings=tuple(text for text, holds in warnings.items() if holds),
+            warnings={},
         )
 
 

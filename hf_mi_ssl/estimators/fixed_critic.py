@@ -8,10 +8,8 @@ from torch import Tensor
 
 from .. import counter
 from ..errors import UserError
-from .result import NO_SPREAD, Z95, MIEstimate, cut
+from .result import ROUNDING, Z95, MIEstimate, cut
 from .streamed import Cosines, Kernel, Law
-
-_FEW = 64  # pairs: of ten clusters the value is too high by 0.006 nats with so many, by 0.06 with half as many
 
 
 class FixedCritic:
@@ -67,12 +65,7 @@ class FixedCritic:
         self, parts: list[tuple[float, float]], protocol: str, size: int, shape: tuple[int, int], split: str
     ) -> MIEstimate:
         """The mean of independent parts (statistic, standard error), of `size` pairs each, in nats, with its interval
-        and ceiling.
-
-        Where images are of few kinds, a few of them re-paired are of one kind more rarely than in the population, and
-        what is a bound there is above the truth here: by about K/n nats where all of K kinds are equally frequent in
-        the sample, which the interval does not see. Hence a warning.
-        """
+        and ceiling."""
         n, dimension = shape
         statistic = sum(value for value, _ in parts) / len(parts)
         error = math.hypot(*(error for _, error in parts)) / len(parts)
@@ -80,30 +73,18 @@ class FixedCritic:
         low, value, high = (self.to_nats(x) for x in (statistic - half, statistic, statistic + half))
         most = math.log(size)  # no sample of that size certifies more with confidence (arXiv 1811.04251)
         ceiling = min(most, self.reach(n, dimension))
+        blamed = high < -ROUNDING and self.floor < 0  # a fitted scale may always say nothing
         warnings = {
-            "above 90 % of its ceiling: the mutual information may be larger": value > 0.9 * ceiling,
             f"cut to log {size}, the pairs that are measured at once: use more": value > most,
-            "negative, which says nothing: the temperature does not suit these embeddings": high < 0,
-            "not a bound: the mutual information may be smaller": self.kind == "plugin",
+            "negative, which says nothing: the temperature does not suit these embeddings": blamed,
             # A bound holds at any scale, and at the best one the fit's error is of second order; not so a log-ratio
             "the interval leaves out the error of the fit": self.kind == "plugin",
-            f"fewer than {_FEW} pairs: of images of few kinds the value may be above the truth": n < _FEW,
-            NO_SPREAD: error == 0,
         }
         error = (high - low) / (2 * Z95)
         low, value, high = cut(low, value, high, self.floor, most)
-        return MIEstimate(
-            value=value,
-            kind=self.kind,
-            standard_error=error,
-            low=low,
-            high=high,
-            ceiling=ceiling,
-            n=n,
-            split=split,
-            protocol=protocol,
-            warnings=tuple(text for text, holds in warnings.items() if holds),
-        )
+        values = {"value": value, "standard_error": error, "low": low, "high": high}
+        facts = {"kind": self.kind, "ceiling": ceiling, "n": n, "split": split, "protocol": protocol}
+        return MIEstimate.of(values, warnings=warnings, **facts)
 
 
 def fit_all(estimators: list[FixedCritic], pairs: Cosines) -> None:
@@ -119,6 +100,16 @@ def measure_all(estimators: list[FixedCritic], pairs: Cosines) -> list[tuple[flo
     kernels = [estimator.kernel() for estimator in estimators]
     sums = pairs.sums(kernels)
     return [one.measure(pairs.positives, sums.get(kernel)) for one, kernel in zip(estimators, kernels)]
+
+
+def influences(estimators: Mapping[str, FixedCritic], z_a: Tensor, z_b: Tensor) -> dict[str, Tensor]:
+    """The influence of each pair (N, D), (N, D) on each statistic, (N,), by name, the constants fitted on the same
+    pairs: for standard errors, to which that fit is of second order."""
+    pairs, names = Cosines(z_a, z_b), list(estimators)
+    fit_all([estimators[name] for name in names], pairs)
+    kernels = {name: estimators[name].kernel() for name in names}
+    sums = pairs.sums(list(kernels.values()))
+    return {name: estimators[name].influence(pairs.positives, sums.get(kernels[name]))[1] for name in names}
 
 
 def cross_fit_all(

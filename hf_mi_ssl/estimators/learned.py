@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..mi.pairs import off_diagonal
 from .coordinates import Coordinates
 from .pairs import check_pairs
-from .result import NO_SPREAD, MIEstimate, around
+from .result import MIEstimate, around
 from .streamed import Exponential
 
 _BLOCK = 2**17  # scores that are held at once
@@ -89,19 +89,17 @@ class LearnedCritic:
         n, most = len(z_a), math.log(len(z_a))  # no sample of n certifies more with confidence (arXiv 1811.04251)
         error = influence.std().item() / math.sqrt(n)
         warnings = {
-            "above 90 % of its ceiling: the mutual information may be larger": value > 0.9 * most,
             "cut to log n: use more pairs": value > most,
             "few re-pairings carry the marginal term, so the value may be too high: use more pairs": effective < 100,
-            NO_SPREAD: error == 0,
         }
-        return MIEstimate(
-            **around(value, error, 0.0, most),
+        return MIEstimate.of(
+            around(value, error, 0.0, most),
             kind="lower_bound",
             ceiling=most,
             n=n,
             split=split,
             protocol=f"{self.describe()}; trained, scaled and measured on different pairs, negatives: all i ≠ j",
-            warnings=tuple(text for text, holds in warnings.items() if holds),
+            warnings=warnings,
         )
 
 

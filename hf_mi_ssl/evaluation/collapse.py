@@ -106,13 +106,20 @@ def outliers(h: History) -> str | None:
 
 
 def information_loss(h: History) -> str | None:
-    values, errors = h.seen[_CALIBRATED], h.errors(_CALIBRATED)[1:]
-    best = max(range(len(values)), key=values.__getitem__)
-    drop = values[best] - values[-1]
+    values = h.seen[_CALIBRATED]
+    best = max(values)
     # Below 0.2 nats there is little to lose: a cosine does not see what a predictor makes of the embeddings.
-    if values[best] > 0.2 and values[-1] < 0.6 * values[best] and drop > 3 * math.hypot(errors[best], errors[-1]):
-        return f"calibrated cosine DV {values[-1]:.2f} nats, {values[best]:.2f} at its best"
+    if best > 0.2 and values[-1] < 0.6 * best and _shares_less(h):
+        return f"calibrated cosine DV {values[-1]:.2f} nats, {best:.2f} at its best"
     return ""
+
+
+def _shares_less(h: History) -> bool:
+    """Whether the calibrated estimate is below its best by three standard errors, or was never made."""
+    if not (values := h.seen[_CALIBRATED]):
+        return True
+    best, errors = max(range(len(values)), key=values.__getitem__), h.errors(_CALIBRATED)[1:]
+    return values[best] - values[-1] > 3 * math.hypot(errors[best], errors[-1])
 
 
 def pinned(h: History) -> str | None:
@@ -240,5 +247,9 @@ class Alarm:
 
     @property
     def stops(self) -> str:
-        """The first message for which a run is stopped, empty if there is none."""
-        return next((message for kind, message in self.raised.items() if kind in STOPPING), "")
+        """The first message for which a run is stopped, empty if there is none. Few directions are no reason while the
+        views share as much as ever: a few kinds of images need no more."""
+        stopping = [kind for kind in self.raised if kind in STOPPING]
+        if not _shares_less(self.history):
+            stopping = [kind for kind in stopping if kind != "dimensional_collapse"]
+        return next((self.raised[kind] for kind in stopping), "")

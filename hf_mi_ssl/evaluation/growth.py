@@ -10,15 +10,15 @@ has statistics of training images: what a run gains by learning them is no growt
 import itertools
 import math
 from collections.abc import Iterable, Mapping
-from statistics import stdev
 
 from torch import Tensor
 
-from ..estimators import track
+from ..estimators.fixed import ESTIMATORS
+from ..estimators.fixed_critic import influences
 from ..estimators.result import Z95
 
 CURVES = ("cos_dv", "cos_dv_calibrated")
-_BLOCKS = 16
+_FEWEST = 64  # pairs of which a difference is told
 
 Pairs = tuple[Tensor, Tensor]
 
@@ -26,21 +26,13 @@ Pairs = tuple[Tensor, Tensor]
 def paired_errors(before: Pairs, after: Pairs) -> dict[str, float]:
     """Standard error of each estimate's difference, in nats, between two models on the same pairs (N, D), (N, D).
 
-    From the differences in blocks of at least 64 pairs: what the models agree on cancels. Without what cannot be told:
-    of fewer than 512 pairs, and of estimates near the ceiling of a block.
+    From the difference of each pair's influences: what the models agree on cancels. Nothing of fewer than 64 pairs.
     """
-    count = min(_BLOCKS, len(before[0]) // 64)
-    if count < 8:
+    n = len(before[0])
+    if n < _FEWEST:
         return {}
-    # Strided, so that images sorted by class are spread over all blocks
-    blocks = [[tuple(z[block::count] for z in pair) for pair in (before, after)] for block in range(count)]
-    found = [[track(*pair, "block") for pair in block] for block in blocks]
-    errors = {}
-    for name in CURVES:
-        estimates = [(old[name], new[name]) for old, new in found]
-        if all(estimate.value < 0.9 * estimate.ceiling for both in estimates for estimate in both):
-            errors[name] = stdev(new.value - old.value for old, new in estimates) / math.sqrt(count)
-    return errors
+    old, new = (influences({name: ESTIMATORS[name]() for name in CURVES}, *pairs) for pairs in (before, after))
+    return {name: (new[name] - old[name]).std().item() / math.sqrt(n) for name in CURVES}
 
 
 def growth_verdicts(records: Iterable[Mapping], errors: Mapping[str, float], collapsed: bool) -> dict[str, dict]:
@@ -48,7 +40,7 @@ def growth_verdicts(records: Iterable[Mapping], errors: Mapping[str, float], col
 
     Args:
         errors: of the gain since the start, by the curve's name, from `paired_errors`; without one, that of
-            two independent samples is used, which is larger.
+            two independent samples is used, mostly larger.
         collapsed: whether the alarm holds at the end.
     """
     verdicts = {}
@@ -58,7 +50,7 @@ def growth_verdicts(records: Iterable[Mapping], errors: Mapping[str, float], col
         values = [r[key] for r in evaluations if key in r]
         if len(values) > 1:
             ends = [standard_error(r[key], r[f"{key}/low"], r[f"{key}/high"]) for r in evaluations if key in r]
-            error = errors.get(name, math.hypot(ends[0], ends[-1]))
+            error = min(errors.get(name, math.inf), math.hypot(ends[0], ends[-1]))
             verdicts[name] = _verdict(values, error, ends[-1], name in errors, collapsed)
     return verdicts
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import counter
 from ..mi.gram import squared_norm
 
 _DEAD = 0.1  # of the spread that isotropic embeddings have in each dimension
@@ -74,7 +75,8 @@ def canonical_correlations(z_a: Tensor, z_b: Tensor) -> Tensor:
     pairs, independent views would show √(D/N) and more; here they show 0 up to noise.
     """
     a, b = z_a.double(), z_b.double()
-    halves = torch.arange(len(a), device=a.device) < len(a) // 2
+    # Not the first and the second: data sets are often sorted by class
+    halves = counter.permutation(len(a), "canonical correlations/halves").to(a.device) < len(a) // 2
     count = min(a.shape[1], b.shape[1], len(a) // 2 - 1)
     ways = []
     for chosen in (halves, ~halves):
@@ -101,6 +103,8 @@ def dead_dimensions(z: Tensor) -> float:
 def mean_cosine(z: Tensor) -> float:
     """mean_{i≠j} cos(z_i, z_j), z (N, D): 0 when isotropic, 1 when collapsed, between them a cone"""
     unit, n = _unit(z), len(z)
+    if not unit.any():  # all at the origin: one point, though it has no direction
+        return 1.0
     return ((unit.sum(0).square().sum() - unit.square().sum()) / (n * (n - 1))).item() if n > 1 else 1.0
 
 
@@ -119,7 +123,7 @@ def largest_norm(z: Tensor) -> float:
 def uniformity(z: Tensor) -> float:
     """log mean_{i≠j} exp(−2 ‖u_i − u_j‖²), u = z/‖z‖, z (N, D): −4 uniform, 0 collapsed (arXiv 2005.10242)"""
     unit, n = _unit(z), len(z)
-    if n < 2:
+    if n < 2 or not unit.any():
         return 0.0
     sums = []
     for first in range(0, n, 1024):  # memory stays linear in N

@@ -42,6 +42,7 @@ def nwj(scores: Tensor) -> Tensor:
     """L = mean_i S_ii − e⁻¹ mean_{i≠j} e^{S_ij}
 
     A lower bound, unbiased on a sample; its variance grows like e^{2 MI} (Nguyen, Wainwright and Jordan; 1905.06922).
+    Scores of some hundreds make it −inf, as it then is but for the precision: `estimators.NWJ` fits scale and offset.
     """
     return scores.diagonal().mean() - (off_diagonal(scores) - 1).exp().mean()
 

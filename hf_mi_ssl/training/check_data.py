@@ -2,9 +2,6 @@
 
 import sys
 
-from tqdm import tqdm
-
-from ..data import BadImages, evaluation_split, load_corpus, read_all
 from ..errors import UserError, printable
 from .parsing import parse_arguments
 
@@ -20,6 +17,10 @@ def main(argv: list[str]) -> int:
     """The command; returns its exit code."""
     try:
         args = parse_arguments(argv, DESCRIPTION)
+        from tqdm import tqdm
+
+        from ..data import BadImages, evaluation_split, load_corpus, read_all
+
         report = BadImages(max_fraction=1.0)
         names = ("dataset_name", "data_dir", "data_files", "image_column_name", "label_column_name")
         source = {name: args.data_arguments()[name] for name in names}

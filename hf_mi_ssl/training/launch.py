@@ -131,7 +131,7 @@ def announce(
     args: PretrainingArguments, plan: Plan, accelerator: "Accelerator", model, train, held, start: int
 ) -> None:
     """Say what is about to run, once, and write it down: `training_args.json`, the trackers."""
-    from .records import write_json
+    from ..files import write_json
 
     if accelerator.is_main_process:
         write_json(Path(args.output_dir) / "training_args.json", args.to_dict())

@@ -27,13 +27,6 @@ from .updates import Skips
 logger = logging.getLogger(__name__)
 
 
-def write_json(path: Path, value) -> None:
-    """Write a JSON file whole or not at all."""
-    with whole(path) as file:
-        json.dump(value, file, indent=2, ensure_ascii=False)
-        file.write("\n")
-
-
 def read_records(path: Path) -> list[dict]:
     """The complete lines of a `metrics.jsonl`; what follows a line that is torn, or no record, is left out."""
     records = []
