@@ -1,12 +1,18 @@
 """Evaluation costs what it has to: images pass an encoder once, and processes share the work and find the same."""
 
+import time
+
 import pytest
 import torch
+from accelerate import Accelerator
 
+from hf_mi_ssl import JMIConfig, JMIForPreTraining
 from hf_mi_ssl.data.splits import Part
 from hf_mi_ssl.data.store import ImageStore
+from hf_mi_ssl.encoders import encoder_config
 from hf_mi_ssl.evaluation import Evaluation
-from hf_mi_ssl.views import clean_view, view_recipes
+from hf_mi_ssl.training import PretrainingArguments, build_optimizer, forward_backward
+from hf_mi_ssl.views import RandomViews, clean_view, view_recipes
 from tests.conftest import small_model
 from tests.test_distributed import run_processes
 
@@ -49,3 +55,30 @@ def test_two_processes_share_the_images_and_find_the_same(n_held):
     assert one == other
     assert one == pytest.approx(alone, rel=1e-4)
     assert len({value for (name, _), value in alone.items() if name == "knn_top1"}) > 1  # it can tell
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["jmi", "barlow_twins"])
+def test_a_pair_whose_mi_is_measured_costs_less_than_an_image_in_training(method):
+    """So that with 20 images trained for each pair, as `Plan.measures_mi` has them, it costs less than 5 %."""
+    config = JMIConfig.from_method(method, encoder_config=encoder_config("resnet_tiny", 32))
+    model, accelerator = JMIForPreTraining(config), Accelerator(cpu=True)
+    optimizer = build_optimizer(model, PretrainingArguments(method=method))
+    recipes, images = view_recipes("moco", 32), torch.randint(256, (2048, 3, 32, 32), dtype=torch.uint8)
+    parts = [Part(ImageStore(images, None, "cpu"), torch.arange(2048), split) for split in ("train", "test")]
+    of, views = Evaluation(*parts, recipes, seed=0, pairs=1024), RandomViews(recipes, seed=0)
+
+    def train():
+        for first in range(0, 512, 128):
+            pair = views(images[first : first + 128], 0, torch.arange(first, first + 128))
+            forward_backward(accelerator, model, pair, 128)
+            optimizer.step()
+
+    def seconds(act) -> float:
+        began = time.process_time()
+        act()
+        return time.process_time() - began
+
+    found = [(seconds(train) / 512, seconds(lambda: of.track(model.branches, quality=False)) / 1024) for _ in range(4)]
+    image, pair = (min(one) for one in zip(*found))
+    assert pair < image
