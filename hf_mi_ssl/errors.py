@@ -24,7 +24,7 @@ class ExitCode(IntEnum):
         return member
 
     UNUSABLE = 1, "input turned out unusable half-way (a corrupt image, a damaged download); with a traceback: a bug"
-    ARGUMENTS = 2, "wrong arguments, data set or configuration; nothing was written"
+    ARGUMENTS = 2, "wrong arguments, data set or configuration; no step was made"
     COLLAPSED = 3, "`--stop_on_collapse` ended the run; its last checkpoint is kept"
     OTHER_RUN = 65, "the checkpoint belongs to a run that computes something else; all differences are listed"
     NOT_PUSHED = 69, "`recipes/push_to_hub.py` did not succeed; the same command again sends what is missing"

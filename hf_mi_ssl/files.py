@@ -13,8 +13,9 @@ from pathlib import Path
 def whole(path: Path, mode: str = "w"):
     """A file to write, which has the name `path` once all of it is on the disk. What was there stays until then."""
     temporary = temporary_of(path)
+    temporary.unlink(missing_ok=True)
     try:
-        with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+        with temporary.open(mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

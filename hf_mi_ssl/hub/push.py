@@ -79,6 +79,9 @@ def push(
     """
     directory = Path(directory)
     files = {str(file.relative_to(directory)): file for pattern in FILES for file in directory.glob(pattern)}
+    for name, file in files.items():  # a link may lead to what is secret
+        if not file.resolve().is_relative_to(directory.resolve()):
+            raise UserError(f"{name} is a link to a place outside {directory}: put the file itself there")
     if not {"config.json", "preprocessor_config.json"} <= set(files):
         raise UserError(f"{directory} holds no encoder to push: give the --output_dir of a finished run")
     texts = {} if card is None else {"README.md": card}

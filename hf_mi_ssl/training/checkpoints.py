@@ -22,7 +22,7 @@ from ..files import digest, discard, is_directory, is_plain_file, sync, sync_and
 from .trees import join, split
 
 FORMAT_VERSION = 1
-_PREFIX, _TEMPORARY, _DELETED = "checkpoint-", ".tmp-", ".del-"
+_PREFIX, _TEMPORARY, _DELETED, _ASIDE = "checkpoint-", ".tmp-", ".del-", "unread-"
 _MANIFEST, _RECORD = "manifest.json", "record.json"
 _JSON_LIMIT = 2**26  # bytes: hundreds of thousands of parameters
 _MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)  # of JSON that is not ours
@@ -94,6 +94,8 @@ def verify(checkpoint: Path) -> str | None:
         manifest = _read_json(checkpoint / _MANIFEST)
         if manifest["format_version"] != FORMAT_VERSION:
             return f"format {str(manifest['format_version'])[:20]} is not this version's {FORMAT_VERSION}"
+        if checkpoint.name.removeprefix(_PREFIX).isdecimal() and _step(checkpoint) != manifest["step"]:
+            return f"its manifest is that of step {str(manifest['step'])[:20]}"
         if _RECORD not in manifest["files"]:
             return f"the manifest lacks {_RECORD}"
         for name, recorded in manifest["files"].items():
@@ -110,11 +112,17 @@ def verify(checkpoint: Path) -> str | None:
 
 
 def drop_later(root: Path, step: int) -> None:
-    """Remove the checkpoints after a step, the newest first: a run that goes on from there will make its own."""
+    """Remove the checkpoints after a step, the newest first: a run that goes on from there will make its own. One that
+    does not verify is set aside under another name: a later version, or a disk in better health, may read it."""
     _sweep(root)
     for path in [path for path in _candidates(root) if _step(path) > step]:
-        logger.warning("removing checkpoint %s: the run goes on from step %d", path, step)
-        _remove(path)
+        if verify(path) is None:
+            logger.warning("removing checkpoint %s: the run goes on from step %d", path, step)
+            _remove(path)
+        else:
+            aside = path.with_name(f"{_ASIDE}{path.name}-{int(path.stat().st_mtime)}")
+            logger.warning("setting checkpoint %s aside as %s", path, aside.name)
+            path.rename(aside)
 
 
 def load_checkpoint(checkpoint: Path) -> tuple[dict[str, dict], dict]:
@@ -135,6 +143,8 @@ def read_record(checkpoint: Path) -> dict:
         record = _read_json(checkpoint / _RECORD)
         if type(record["step"]) is not int or record["step"] < 0:
             raise ValueError("its step is no number")
+        if record["step"] != _read_json(checkpoint / _MANIFEST)["step"]:
+            raise ValueError("its steps differ")
     return record
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from transformers.utils.logging import disable_progress_bar
 
-from ..errors import DISK_FULL, ExitCode, UserError, log_to_terminal, printable, unknown
+from ..errors import NOT_WRITTEN, ExitCode, UserError, log_to_terminal, printable, unknown
 from .arguments import PretrainingArguments
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def run_downstream(main: Callable[[], int | None]) -> int:
         return main() or 0
     except (UserError, OSError) as error:
         print(f"{name}: {printable(str(error))}", file=sys.stderr)
-        full = isinstance(error, OSError) and error.errno in DISK_FULL
+        full = isinstance(error, OSError) and error.errno in NOT_WRITTEN
         return ExitCode.NOT_WRITTEN if full else getattr(error, "exit_code", ExitCode.UNUSABLE)
     except KeyboardInterrupt:
         print(f"{name}: interrupted; the same command goes on from here", file=sys.stderr)

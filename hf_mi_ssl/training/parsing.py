@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 from pathlib import Path
 
 import yaml
@@ -47,7 +48,15 @@ def parse_arguments(argv: list[str], description: str, **defaults) -> Pretrainin
         get_method(settings["method"])
     args = PretrainingArguments(**settings)
     args.imported = imported
+    _refuse_unwritable(Path(args.output_dir))
     return args
+
+
+def _refuse_unwritable(directory: Path) -> None:
+    """Before hours are spent on what could then not be written."""
+    there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise UserError(f"--output_dir {directory} cannot be written to: you may not write into {there}")
 
 
 def _read_config(path: Path) -> list[str]:

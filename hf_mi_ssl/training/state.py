@@ -136,7 +136,7 @@ def lock(directory: Path):
         UserError: naming the process that has it; if nothing can be written there.
     """
     try:
-        file = (directory / ".lock").open("a+")
+        file = os.fdopen(os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+")
     except OSError as error:
         raise UserError(
             f"--output_dir {directory} cannot be written to: {error.filename}: {error.strerror}"

@@ -339,7 +339,7 @@ def test_the_process_that_saves_dies_and_two_go_on(points, flat, tmp_path, figur
         assert same(states_of(output), states_of(tmp_path / "whole"))
         assert log_of(output) == log_of(tmp_path / "whole")
         survived += 1
-    figure("crash points of a save on two processes survived", f"{survived} of {len(tried)}")
+    figure("crash points of a save on two processes survived", f"{survived} of {len(tried)} of {int(passed)}")
 
 
 def published(output: Path) -> tuple[set[str], dict]:
@@ -390,4 +390,4 @@ def test_a_run_that_dies_while_it_publishes_is_published_when_it_is_resumed(fail
     for at in (tried := spread(int(passed), 9)):
         assert published_after(at) == whole
         survived += 1
-    figure("crash points of publishing survived", f"{survived} of {len(tried)} ({fail.__name__})")
+    figure("crash points of publishing survived", f"{survived} of {len(tried)} of {tried[-1]} ({fail.__name__})")

@@ -150,11 +150,11 @@ CONFIGURATIONS = [
     ("seed: !!python/name:os.system", "is not YAML"),
     ("output_dir: [a, b]", "unknown argument"),
     ("compile: maybe", "compile"),
-    ("{}: 1", ""),
+    ("{}: 1", "is not YAML"),
     ("set: {temperature: {a: 1}}", "temperature"),
     ("just words", "must hold `flag: value` lines"),
     ("\x00", "is not YAML"),
-    ("a: &a [*a]", ""),
+    ("a: &a [*a]", "unknown argument --a"),
     ("set: 3", "takes KEY=VALUE"),
     ("config: other.yaml", "config"),
 ]
@@ -209,12 +209,12 @@ DATA = [
     ("a batch less one", lambda at: images_in(at, 15), "batch of 16 images is larger than the data set of 15"),
     ("one image in all", lambda at: images_in(at, 1, 0), "1 image"),
     ("a batch less what is held out", lambda at: images_in(at, 16, 0), "larger than the data set of 14"),
-    ("texts", not_images, ""),
+    ("texts", not_images, "no images in"),
     ("no column of images", lambda at: table(at, words=["a"] * 40), "words"),
-    ("numbers only", lambda at: table(at, image=[1] * 40), ""),
-    ("no rows", lambda at: table(at, image=[]), ""),
+    ("numbers only", lambda at: table(at, image=[1] * 40), "no column holds images"),
+    ("no rows", lambda at: table(at, image=[]), "no images in"),
     ("two columns of images", two_columns, "--image_column_name"),
-    ("no parquet", garbage, ""),
+    ("no parquet", garbage, "check that the data are whole"),
 ]
 
 

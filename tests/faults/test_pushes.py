@@ -103,15 +103,31 @@ def test_without_a_network_it_says_so(run_dir, place, server, monkeypatch):
     push(run_dir, place.repo_id)
 
 
-def test_a_file_that_cannot_be_read_is_named(run_dir, place, server):
+def test_a_file_that_cannot_be_read_is_named(run_dir, place, server, monkeypatch):
     weights = (run_dir / "model.safetensors").read_bytes()
     (run_dir / "model.safetensors").unlink()
     (run_dir / "model.safetensors").symlink_to("/proc/self/mem")  # reading it is an error of the disk
-    with pytest.raises(UserError, match="Input/output error"):
-        push(run_dir, place.repo_id)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_relative_to", lambda self, other: True)
+        with pytest.raises(UserError, match="Input/output error"):
+            push(run_dir, place.repo_id)
     (run_dir / "model.safetensors").unlink()
     (run_dir / "model.safetensors").write_bytes(weights)
     push(run_dir, place.repo_id)
+
+
+@pytest.mark.parametrize("name", ["README.md", "figures/training.png", "pretraining"])
+def test_a_link_out_of_the_run_is_not_pushed(name, run_dir, place, server, tmp_path):
+    secret = tmp_path / "secret"
+    if (run_dir / name).is_dir():
+        (run_dir / name).rename(secret)
+    else:
+        secret.write_text("password")
+        (run_dir / name).unlink()
+    (run_dir / name).symlink_to(secret)
+    with pytest.raises(UserError, match=f"{name}.* is a link to a place outside"):
+        push(run_dir, place.repo_id)
+    assert not server.requests("POST")
 
 
 def test_a_damaged_download_is_said_and_the_next_try_loads(run_dir, place, server, at_home):

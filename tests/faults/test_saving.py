@@ -348,6 +348,47 @@ def test_a_checkpoint_from_elsewhere_does_not_go_on_over_another_run(run_of_four
     assert log_of(tmp_path / "run") == log_of(whole)
 
 
+def test_what_could_only_not_be_read_is_set_aside_and_not_deleted(run_of_four, tmp_path, caplog):
+    """Checkpoints of a later version, say, when an earlier one goes on."""
+    argv, whole = run_of_four
+    shutil.copytree(whole, tmp_path / "run")
+    root = tmp_path / "run" / "checkpoints"
+    later = root / "checkpoint-4" / "manifest.json"
+    later.write_text(later.read_text().replace('"format_version": 1', '"format_version": 2'))
+    assert train("jmi", tmp_path / "run", *argv, *LATEST) == 0
+    assert same(states_of(tmp_path / "run"), states_of(whole))
+    (aside,) = root.glob("unread-checkpoint-4-*")
+    kept = json.loads((aside / "manifest.json").read_text())
+    assert (kept["format_version"], kept["step"]) == (2, 4)
+    assert "setting checkpoint" in caplog.text
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_passed_over(run_of_four, tmp_path, caplog):
+    shutil.copytree(run_of_four[1], tmp_path / "run")
+    root = tmp_path / "run" / "checkpoints"
+    shutil.copytree(root / "checkpoint-2", root / "checkpoint-9")
+    assert latest_checkpoint(root).name == "checkpoint-4"
+    assert "its manifest is that of step 2" in caplog.text
+
+
+@pytest.mark.parametrize("name", [".metrics.jsonl.tmp", "metrics.jsonl", ".lock", ".training_args.json.tmp"])
+def test_no_link_in_the_directory_of_a_run_is_followed(name, run_of_four, tmp_path, capsys):
+    argv, whole = run_of_four
+    shutil.copytree(whole, tmp_path / "run")
+    victim = tmp_path / "victim"
+    link = tmp_path / "run" / name
+    if link.exists():
+        shutil.copy(link, victim)
+        link.unlink()
+    else:
+        victim.write_text("precious")
+    before = victim.read_bytes()
+    link.symlink_to(victim)
+    code = train("jmi", tmp_path / "run", *argv, *LATEST)
+    assert victim.read_bytes() == before
+    assert code == (ExitCode.ARGUMENTS if name == ".lock" else 0)
+
+
 def test_links_and_files_that_are_called_like_checkpoints_stop_no_save(tmp_path):
     elsewhere = save_checkpoint(tmp_path / "elsewhere", 1, a_state(), {}, 1)
     root = tmp_path / "run"
