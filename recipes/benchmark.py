@@ -91,7 +91,7 @@ def wanted(part: str, group: str, args) -> bool:
 
 def write_images(root: Path, sizes: tuple[int, ...], count: int) -> None:
     """So many JPEG images for views of each size, as the cases look for them."""
-    from benchmarks.cases import pictures
+    from benchmarks.registry import pictures
     from PIL import Image
 
     for size in sizes:
