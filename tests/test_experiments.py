@@ -127,7 +127,7 @@ def test_panels_of_tracked_runs_are_made_of_their_logs(tmp_path):
 
 
 def test_images_are_compared_seed_by_seed_with_the_mean_of_the_established_methods(tmp_path):
-    module = importlib.import_module("canonical_vs_established")
+    module = importlib.import_module("reproduced_images")
     write_evidence_of_examples(tmp_path / "examples")
     one = read_all(tmp_path / "examples")[0]
     accuracies = {"sdmi": (0.5, 0.52, 0.54), "simclr": (0.4, 0.41, 0.42), "byol": (0.5, 0.51, 0.52)}

@@ -12,7 +12,6 @@ import math
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 
 import drawing
@@ -20,9 +19,8 @@ import numpy as np
 import torch
 from harness import Done, Job, Replicates, build, main, make_source, replicates, train
 from reporting import Claim, Interval, Report, mean_interval, paired, table
-from reproducing import comparison
+from reproduced_images import MARGIN, claims_of, images, on_images
 from reproducing.costs import count_step
-from reproducing.evidence import Evidence, read_all
 from reproducing.figures import mi_against_accuracy
 
 NAME = "canonical_vs_established"
@@ -41,8 +39,6 @@ ROWS: dict[str, dict] = {  # sizes that fit the toy, as in tests and small matri
     "vicreg": {},
 }
 CANONICAL, ESTABLISHED = ("sdmi", "jmi"), ("simclr", "simsiam", "byol", "barlow_twins", "vicreg")
-MARGIN = 0.03  # of accuracy: as good as
-MATRICES = ("cifar10_ten_epochs", "cifar10_gpu")
 MEASURES = {  # at evaluation i
     "cos-DV": lambda c, i: c["mi/cos_dv"][i],
     "calibrated cos-DV": lambda c, i: c["mi/cos_dv_calibrated"][i],
@@ -217,62 +213,6 @@ def toy_table(done: Done, methods: Sequence[str]) -> str:
     text = "## On the toy source\n\n" + table(header, rows)
     start = [r["curves"]["linear_h"][0] for name, (_, r) in done.items() if "end" in r and "linear_h" in r["curves"]]
     return text + f"\n\nEncoders at the start, before any step: linear accuracy of h {mean_interval(start[:5])}."
-
-
-@cache
-def images(directory: Path) -> dict[tuple[str, str], list[Evidence]]:
-    """What recipes/reproduce.py left, by matrix and data set; nothing is trained here."""
-    found: dict[tuple[str, str], list[Evidence]] = {}
-    for name in MATRICES:
-        for run in read_all(directory / name):
-            found.setdefault((name, run.dataset), []).append(run)
-    return found
-
-
-def claims_of(matrix: str, dataset: str, runs: Sequence[Evidence]) -> list[Claim]:
-    """Linear accuracy at equal epochs (of all held-out images), and at equal compute (tracked), against the mean of
-    the established methods, seed by seed."""
-    claims, least = [], comparison.budget(runs)
-    readings = {
-        "epochs": lambda run: run.measured("linear_top1").get("value"),
-        "compute": lambda run: comparison.at_compute(run, comparison.TRACKED["linear"], least),
-    }
-    rows = comparison.by_method(runs)
-    rivals = [method for method in comparison.ESTABLISHED if method in rows]
-    for (equal, read), row in itertools.product(readings.items(), comparison.CANONICAL):
-        mine, *theirs = ({run.seed: read(run) for run in rows.get(method, ())} for method in (row, *rivals))
-        seeds = set(mine).intersection(*theirs) if theirs else set()
-        means = {
-            seed: float(np.mean([one[seed] for one in theirs]))
-            for seed in seeds
-            if None not in (one[seed] for one in theirs)
-        }
-        text = (
-            f"on {dataset} (`{matrix}`), `{row}` is as good as the mean of {', '.join(rivals)} at equal {equal}: "
-            "linear accuracy of h, less theirs"
-        )
-        claims.append(Claim(text, "paper", paired(mine, means), -MARGIN))
-    return claims
-
-
-def on_images(directory: Path) -> str:
-    found = images(directory)
-    if not found:
-        return (
-            "## On images\n\nNot among these runs. `python recipes/reproduce.py --matrix "
-            "recipes/reproduce/cifar10_ten_epochs.yaml` makes them (it resumes), and their evidence is taken up here."
-        )
-    parts = []
-    for (matrix, dataset), runs in found.items():
-        parts += [
-            f"## On images: {dataset}",
-            comparison.cost_table(runs),
-            "At equal compute a row is read where it has spent what the cheapest of the table spends in all, on the "
-            "line between the tracked evaluations around. "
-            f"[The page of the matrix](../{matrix}.md) has MI, ranks and intervals.",
-            comparison.correlation_table(runs),
-        ]
-    return "\n\n".join(parts)
 
 
 def draw(done: Done, methods: Sequence[str], directory: Path):
