@@ -86,6 +86,14 @@ def test_all_gathers_the_reports_and_does_nothing_again(places, monkeypatch):
     assert all(f"| {source} |" in page for source in ("the paper", "our derivation", "the literature"))
 
 
+def test_reports_are_made_again_of_the_evidence_alone(places, monkeypatch, tmp_path):
+    pages = {path: path.read_text() for path in places[1].glob("*.md")}
+    assert len(pages) == len(NAMES) + 1
+    elsewhere = tmp_path / "no runs", places[1]
+    assert run(importlib.import_module("all"), elsewhere, monkeypatch, "--report_only") == 0
+    assert {path: path.read_text() for path in places[1].glob("*.md")} == pages
+
+
 def write_evidence_of_examples(directory: Path) -> None:
     """Of whole runs of the recipes, from their files."""
     for method in ("sdmi", "jmi"):

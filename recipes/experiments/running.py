@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -65,7 +66,22 @@ def result_of(job: Job, runs: Path) -> dict | None:
         written = json.loads(path_of(job, runs).read_text())
     except (OSError, ValueError):
         return None
-    return written["result"] if written["arguments"] == json.loads(json.dumps(job.arguments)) else None
+    return _of_arguments(job, written)
+
+
+def kept_of(job: Job, results: Path) -> dict | None:
+    """The same, of the evidence beside a report that was written before."""
+    path = results / "evidence" / f"{job.experiment}.json"
+    return _of_arguments(job, _evidence(path).get(job.name)) if path.exists() else None
+
+
+@cache
+def _evidence(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def _of_arguments(job: Job, written: dict | None) -> dict | None:
+    return written["result"] if written and written["arguments"] == json.loads(json.dumps(job.arguments)) else None
 
 
 def run_all(jobs: Sequence[Job], runs: Path, parallel: int) -> int:
@@ -127,7 +143,10 @@ def run_experiments(modules: Sequence[ModuleType], args: argparse.Namespace) -> 
         0 if args.report_only else run_all([job for own in jobs.values() for job in own], args.runs, args.parallel)
     )
     for module, own in jobs.items():
-        done = {job.name: (job.arguments, found) for job in own if (found := result_of(job, args.runs)) is not None}
+        found = [result_of(job, args.runs) for job in own]
+        if args.report_only and found == [None] * len(own):  # without the runs, of what was kept of them
+            found = [kept_of(job, args.results) for job in own]
+        done = {job.name: (job.arguments, result) for job, result in zip(own, found) if result is not None}
         report: Report = module.report(done, args)
         command = f"python recipes/experiments/{Path(module.__file__).name}"
         evidence = {job.name: done[job.name] for job in own if job.experiment == report.name and job.name in done}
