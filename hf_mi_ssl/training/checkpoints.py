@@ -8,6 +8,7 @@ ones are removed only after a newer one has been renamed, and renamed themselves
 import contextlib
 import json
 import logging
+import math
 import os
 import shutil
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..errors import ExitCode, UserError
+from ..errors import MALFORMED, ExitCode, UserError
 from ..files import digest, discard, is_directory, is_plain_file, sync, sync_and_digest
 from .trees import join, split
 
@@ -25,7 +26,7 @@ FORMAT_VERSION = 1
 _PREFIX, _TEMPORARY, _DELETED = "checkpoint-", ".tmp-", ".del-"
 _MANIFEST, _RECORD = "manifest.json", "record.json"
 _JSON_LIMIT = 2**26  # bytes: hundreds of thousands of parameters
-_MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)  # of JSON that is not ours
+_OF_WEIGHTS, _BESIDE = 64, 2**26  # bytes of another state, at most: so many times the weights (Kron: 5), and so many
 _WAY_OUT = "`--resume_from_checkpoint latest` takes the newest complete one"
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ def verify(checkpoint: Path) -> str | None:
                 return f"{name}, of {_MANIFEST}, is missing"
             if path.stat().st_size != recorded["size"] or digest(path) != recorded["blake2b"]:
                 return f"{name} is damaged (by {_MANIFEST})"
-    except _MALFORMED as error:
+    except (OSError, *MALFORMED) as error:
         return f"no valid manifest ({type(error).__name__})"
     return None
 
@@ -133,8 +134,9 @@ def read_record(checkpoint: Path) -> dict:
         raise UserError(f"cannot resume from {checkpoint}: {problem}; {_WAY_OUT}")
     with _one_line(checkpoint):
         record = _read_json(checkpoint / _RECORD)
-        if type(record["step"]) is not int or record["step"] < 0:
-            raise ValueError("its step is no number")
+        step, processes = record["step"], record.get("num_processes", 1)  # which the first versions did not note
+        if type(step) is not int or step < 0 or type(processes) is not int or not 0 < processes < 10**6:
+            raise ValueError("its step or its number of processes is none")
     return record
 
 
@@ -143,7 +145,7 @@ def read_states(checkpoint: Path, shapes: dict[str, dict[str, tuple] | None] | N
 
     Args:
         shapes: the states that there may be, and what state dicts of plain tensors must hold, {state: {key: shape}};
-            compared before they are read.
+            compared before they are read, and the size of other states with theirs.
 
     Raises:
         UserError: if they are not what is expected, or not finite.
@@ -153,11 +155,10 @@ def read_states(checkpoint: Path, shapes: dict[str, dict[str, tuple] | None] | N
         files = _read_json(checkpoint / _MANIFEST)["files"]
         if shapes and (more := sorted({Path(file).stem for file in files} - {*shapes, "record"})[:3]):
             raise UserError(f"{checkpoint} does not fit this run: it holds {more}", exit_code=ExitCode.OTHER_RUN)
-        for name, expected in (shapes or {}).items():
-            if expected and (problem := _misfit(checkpoint / f"{name}.safetensors", expected)):
-                raise UserError(f"{checkpoint} does not fit this run: {problem}", exit_code=ExitCode.OTHER_RUN)
         for file in filter(lambda file: file.endswith(".safetensors"), files):
             name = Path(file).stem
+            if shapes and (problem := _misfit(checkpoint / file, shapes)):
+                raise UserError(f"{checkpoint} does not fit this run: {problem}", exit_code=ExitCode.OTHER_RUN)
             tensors = load_file(checkpoint / file)
             _refuse_not_finite(name, tensors)
             states[name] = join(_read_json(checkpoint / f"{name}.json"), tensors)
@@ -170,13 +171,17 @@ def _one_line(checkpoint: Path):
         yield
     except UserError:
         raise
-    except (*_MALFORMED, SafetensorError) as error:
+    except (OSError, *MALFORMED, SafetensorError) as error:
         reason = f"{type(error).__name__}: {str(error)[:100]}"
         raise UserError(f"cannot resume from {checkpoint}: no state of a run ({reason}); {_WAY_OUT}") from error
 
 
-def _misfit(path: Path, expected: dict[str, tuple]) -> str | None:
-    """Where the tensors of a file are not those that are expected; reads its header only."""
+def _misfit(path: Path, shapes: dict[str, dict[str, tuple] | None]) -> str | None:
+    """Where the tensors of a file are not those that are expected, or are too many; reads its header only."""
+    if (expected := shapes[path.stem]) is None:
+        numbers = sum(math.prod(shape) for of in shapes.values() for shape in (of or {}).values())
+        size, most = path.stat().st_size, _OF_WEIGHTS * 4 * numbers + _BESIDE
+        return f"{path.name} holds {size:,} bytes, of at most {most:,}" if size > most else None
     with safe_open(path, "pt") as file:
         found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     wanted = {f"/{name}": tuple(shape) for name, shape in expected.items()}
@@ -206,7 +211,6 @@ def _is_finite(tensor: Tensor) -> bool:
 def _not_written(final: Path, size: int, error: Exception) -> UserError:
     """What a user is told of a checkpoint that cannot be written; gives back the room that was taken."""
     shutil.rmtree(final.with_name(f"{_TEMPORARY}{_step(final)}"), ignore_errors=True)
-    kept = latest_checkpoint(final.parent)
     try:
         room = f", {shutil.disk_usage(final.parent).free:,} are free"
     except OSError:
@@ -214,7 +218,7 @@ def _not_written(final: Path, size: int, error: Exception) -> UserError:
     reason = getattr(error, "strerror", None) or str(error)[:100]
     return UserError(
         f"cannot write {final} ({size:,} bytes needed{room}): {reason}; make room and resume, the last good "
-        f"checkpoint is {kept or 'none yet'}",
+        f"checkpoint is {latest_checkpoint(final.parent) or 'none yet'}",
         exit_code=ExitCode.NOT_WRITTEN,
     )
 
