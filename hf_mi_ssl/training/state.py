@@ -22,7 +22,7 @@ from .optimization import check_state
 from .plan import Plan
 
 logger = logging.getLogger(__name__)
-_LISTED = 60  # differences, more than there are arguments
+_FOREIGN = 5  # differences that are named of those in what this version does not ask for
 
 
 class TrainingState:
@@ -121,9 +121,10 @@ class TrainingState:
         theirs = {key: theirs.get(key, self.defaults.get(key)) for key in self.identity | theirs}
         different = [key for key in theirs if self.identity.get(key) != theirs[key]]
         if different:
+            named = different[: sum(key in self.identity for key in different) + _FOREIGN]  # own ones come first
             changes = ", ".join(
-                f"{key[:80]} {_short(theirs[key])} → {_short(self.identity.get(key))}" for key in different[:_LISTED]
-            ) + f" and {len(different) - _LISTED} more" * (len(different) > _LISTED)
+                f"{key[:80]} {_short(theirs[key])} → {_short(self.identity.get(key))}" for key in named
+            ) + f" and {len(different) - len(named)} more" * (len(named) < len(different))
             raise UserError(
                 f"{path} belongs to another run ({changes}): give its arguments, images and libraries, or another "
                 f"--output_dir",
