@@ -29,7 +29,6 @@ _FOREIGN_KEYS = {
     "output_attentions",
     "torch_dtype",
 }
-
 _ROWS = ("num_prototypes", "queue_size", "predictor_hidden_size")  # of projection_size numbers each
 
 
@@ -145,6 +144,9 @@ class MISSLConfig(PreTrainedConfig):
         _known("critic", [self.critic], CRITICS)
         _known("joint term", self.joint, JOINT_TERMS)
         _known("marginal term", self.marginal, MARGINAL_TERMS)
+        for name, weight in (*self.joint.items(), *self.marginal.items()):
+            if not abs(weight) <= 1e6:  # beyond, terms overflow
+                raise UserError(f"the weight of {name} must be a number up to 1e6, got {str(weight)[:20]}")
         if not self.joint:
             raise UserError("a method needs a joint term: without one nothing holds the two views together")
 

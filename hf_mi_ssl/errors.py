@@ -12,6 +12,9 @@ from enum import IntEnum
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITTEN = (*DISK_FULL, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EFBIG)
 
+# What the parts of a file that is not ours raise where they are read: deep nesting and huge numbers too
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+
 
 class ExitCode(IntEnum):
     """Exit codes beside 0, each with its `meaning`: the only list of them, of which the README's table is made."""

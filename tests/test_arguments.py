@@ -24,6 +24,18 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_
     assert args.optimizer == "adamw"
 
 
+def test_the_home_of_the_user_is_meant_where_no_shell_sees_it_and_no_is_no_boolean(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    lines = "output_dir: ~/run\ndata_dir: ~/photos\nmixed_precision: no\ncompile: no\ndata_files: {train: ~/a.parquet}"
+    (tmp_path / "run.yaml").write_text(lines)
+    (tmp_path / "mine.py").write_text("")
+    args = parse("--config", "~/run.yaml", "--import", "~/mine.py", "--data_files", "test=[~/b.parquet, c.parquet]")
+    home = [args.output_dir, args.data_dir, *args.imported]
+    assert home == [f"{tmp_path}/{name}" for name in ("run", "photos", "mine.py")]
+    assert args.files == {"test": [f"{tmp_path}/b.parquet", "c.parquet"], "train": f"{tmp_path}/a.parquet"}
+    assert (args.mixed_precision, args.compile) == ("no", False)
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_mi_ssl.errors import UserError
-from hf_mi_ssl.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint, verify
+from hf_mi_ssl.training.checkpoints import latest_checkpoint, save_checkpoint, verify
+from hf_mi_ssl.training.restoring import load_checkpoint
 from hf_mi_ssl.training.trees import join, split
 
 

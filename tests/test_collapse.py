@@ -290,3 +290,10 @@ def test_a_run_of_one_evaluation_that_collapsed_is_published_with_its_alarm(flat
     assert run("jmi", tmp_path, *data(flat), *FAST, *once, "--stop_on_collapse") == 0
     results = json.loads((tmp_path / "results.json").read_text())
     assert [alarm["kind"] for alarm in results["alarms"]] == ["complete_collapse"]
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "1e300", "NaN", "-Infinity"])
+def test_a_log_is_read_up_to_a_number_that_no_run_writes(number, tmp_path):
+    line = '{"step": %d, "loss": 1, "value": %s}\n'
+    (tmp_path / "metrics.jsonl").write_text(line % (1, "2e38") + line % (2, number) + line % (3, 1))
+    assert [record["step"] for record in read_records(tmp_path / "metrics.jsonl")] == [1]

@@ -34,8 +34,15 @@ from hf_mi_ssl.encoders import representation_size
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.mi import MARGINAL_TERMS, MIObjective, Pairs, bounds
 from hf_mi_ssl.mi.critics import cosine
-from hf_mi_ssl.training import Plan, TrainingState, announce, optimization, parse_arguments
-from hf_mi_ssl.training.checkpoints import load_checkpoint, save_checkpoint
+from hf_mi_ssl.training import (
+    Plan,
+    TrainingState,
+    announce,
+    load_checkpoint,
+    optimization,
+    parse_arguments,
+    save_checkpoint,
+)
 from tests.conftest import forward, small_config, small_model
 from tests.oracles import barlow_twins, vicreg
 from tests.test_recipes import FAST, run

@@ -178,6 +178,18 @@ def test_few_shards_are_said_to_cost_and_fewer_workers_are_used(shards, caplog):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(("kind", "batch"), [("tar", 64), ("parquet", 10**6)])
+def test_a_batch_larger_than_an_epoch_is_one_line(shards, kind, batch, num_workers):
+    """It would hold images twice, as negatives of themselves."""
+    train, held = opened(shards, kind, num_workers)
+    with pytest.raises(
+        UserError, match=f"holds {N - len(held)} images to train on, fewer than a batch of {batch}: lower"
+    ):
+        next(training_batches(train, range(10**12), batch, 3))  # and a plan costs no memory
+    assert len(next(training_batches(train, range(10**12), 4, 3))[1]) == 4
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_a_shard_that_cannot_be_read_is_one_line(tmp_path, num_workers, damage):
     pattern = write_shards(tmp_path / "shards", "parquet", SIZES)
@@ -232,10 +244,12 @@ def test_positions_of_every_process_are_kept_and_another_number_of_them_is_said(
     rest = list(training_batches(again, range(5), 8, 3, 1, 2))
     assert same(rest, list(training_batches(trains[1], range(5), 8, 3, 1, 2)))
     assert "differs from here on" not in caplog.text
-    nowhere = json.loads(json.dumps(saved))
-    nowhere["positions"][1][0]["epoch"] = "evil"
-    with pytest.raises(ValueError, match="its stream is nowhere"):
-        DataState(opened(shards)[0]).load_state_dict(nowhere)
+    for key in ("epoch", "place", "row", "emitted", "shard"):
+        for evil in ("evil", -1, 10**30):
+            nowhere = json.loads(json.dumps(saved))
+            nowhere["positions"][1][0][key] = evil
+            with pytest.raises(ValueError, match="its stream is nowhere"):
+                DataState(again).load_state_dict(nowhere)
     monkeypatch.setattr(data_state, "num_processes", lambda: 1)
     monkeypatch.setattr(data_state, "process_index", lambda: 0)
     other = opened(shards)[0]

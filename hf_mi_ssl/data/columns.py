@@ -10,6 +10,7 @@ from torch import Tensor
 from ..errors import UserError, unknown
 
 _LABELS = ("label", "labels", "cls", "json.label", "json.cls")  # the last of webdataset
+_BYTES = ("binary", "large_binary")
 _LABEL_KINDS = "u?int|bool|.*string"
 
 
@@ -22,8 +23,9 @@ def _holds_images(feature: object) -> bool:
     import datasets
 
     if isinstance(feature, dict):
-        return {"bytes", "path"} <= set(feature)
-    return isinstance(feature, datasets.Image) or _kind(feature) in ("binary", "large_binary")
+        kinds = [_kind(feature.get(name)) for name in ("bytes", "path")]
+        return kinds[0] in (*_BYTES, "null") and re.fullmatch("(large_)?string|null", kinds[1]) is not None
+    return isinstance(feature, datasets.Image) or _kind(feature) in _BYTES
 
 
 def image_column(features: Mapping, name: str | None) -> str:
@@ -80,8 +82,10 @@ def as_labels(values: list, features: Mapping, column: str, vocabulary: set) -> 
         ids = {value: i for i, value in enumerate(names)}
         return torch.tensor([ids.get(value, -1) for value in values]), names
     if re.match(_LABEL_KINDS, kind):
-        labels = torch.tensor([-1 if value is None else int(value) for value in values])
-        return labels, getattr(feature, "names", None)
+        numbers = [-1 if value is None else int(value) for value in values]
+        if wrong := [number for number in numbers if not -1 <= number < 2**63][:1]:
+            raise UserError(f"label column {column!r} holds {wrong[0]}; labels are 0, 1, …, and −1 is none")
+        return torch.tensor(numbers, dtype=torch.int64), getattr(feature, "names", None)
     raise _no_labels(column, kind)
 
 

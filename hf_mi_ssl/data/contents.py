@@ -8,7 +8,7 @@ from ..counter import permutation
 from .corpora import Corpus
 from .images import BadImageError, Cell, as_cell, own_file
 from .shapes import ShapesCorpus
-from .streams import Rows, next_row
+from .shards import Rows, next_row
 
 _IMAGES, _SHARDS = 256, 8  # that are looked at, drawn by counter; all where there are no more
 _BYTES = 2**20  # of an image

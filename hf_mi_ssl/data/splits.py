@@ -1,6 +1,6 @@
 """Which images are trained on and which are held out: a split each, or a part of train that training never sees."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -80,13 +80,12 @@ def open_train_and_held_out(
 
 
 def training_batches(
-    train: Part, steps: Iterable[int], global_batch: int, seed: int, rank: int = 0, world: int = 1
+    train: Part, steps: Sequence[int], global_batch: int, seed: int, rank: int = 0, world: int = 1
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """For each number of a batch: its epoch, the indices of this process's images, (n,) on the CPU, and the images,
     uint8 (n, 3, S, S) on the device. A pure function of its arguments and, where others stand in for images that
     cannot be read, of the data. Of a stream they are the next batches, whatever their numbers,
     and keys of epoch and image take the place of indices."""
-    steps = list(steps)
     if train.stream:  # the epoch is in its keys
         for _, (keys, images) in zip(steps, train.stream.batches(global_batch // world, rank, world)):
             yield 0, keys, images

@@ -16,8 +16,9 @@ from .corpora import LOCAL, Corpus, evaluation_split, load_splits, local_files
 from .images import Cell, as_cell
 from .parts import Part
 from .placement import free_memory, storage_size
+from .shards import ROW_BITS, Rows, is_held_out, next_row, shards_of
 from .store import ImageStore
-from .streams import ROW_BITS, ImageStream, Rows, is_held_out, next_row, shards_of
+from .streams import ImageStream
 
 logger = logging.getLogger(__name__)
 _SAMPLE = 5000  # images held out, and images of train that kNN and linear probe learn from

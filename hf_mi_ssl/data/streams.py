@@ -9,26 +9,22 @@ number of processes, whatever the number of workers, and a run goes on from its 
 import logging
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ..counter import bits, permutation, uniform
+from ..counter import bits, permutation
 from ..errors import UserError
 from .bad import BadImages, BadRow, StandIn
 from .images import BadImageError, Cell, as_cell, decode_cell, to_square
 from .readers import TIMEOUT, Decoded, ahead, in_workers
+from .shards import ROW_BITS, Rows, is_held_out, next_row, refuse_fewer_than, shards_of
 
 logger = logging.getLogger(__name__)
-_FEW_SHARDS = 256  # with fewer, parquet files are split at their row groups
 _LANES = 16  # at most: each holds a shard open, and a part of the block
 _EMPTY_EPOCHS = 100  # of a lane, whose shards of an epoch may all be tiny
-ROW_BITS = 40  # of an index; the others are the number of the shard
-
-
-Rows = Any  # datasets.IterableDataset, which is imported where it is used
 
 
 class _Block(NamedTuple):
@@ -89,6 +85,16 @@ class ImageStream:
         while 2 * lanes <= min(_LANES, self.rows.num_shards // world) and batch % (2 * lanes) == 0:
             lanes *= 2
         return lanes
+
+    def check(self, positions: list[list[dict]]) -> None:
+        """Raises `ValueError` for positions, of all processes, that no lane of this stream can have."""
+        for lanes in positions:
+            below = {"epoch": 1 << ROW_BITS, "place": self.rows.num_shards, "row": 1 << ROW_BITS,
+                     "emitted": max(1, self.block // len(lanes)) + 1}  # fmt: skip
+            for lane in lanes:
+                numbers = all(type(lane[key]) is int and 0 <= lane[key] < end for key, end in below.items())
+                if not numbers or not isinstance(lane["shard"], dict | None):
+                    raise ValueError("its stream is nowhere")
 
     def begin_next_epoch(self, positions: list[list[dict]]) -> None:
         """Go on after what the lanes of other processes, or of another batch size, have begun to read."""
@@ -157,6 +163,8 @@ class _Chunks(IterableDataset):
         stream, bad, keys, images = self.stream, [], [], []
         skip = position["emitted"] if position else 0
         for block in self._blocks(lane, position):
+            if skip > len(block.indices):
+                raise UserError(f"the checkpoint does not fit {stream.split!r}: {skip} images of {len(block.indices)}")
             for emitted in range(skip, len(block.indices)):
                 stand_in = StandIn(torch.arange(len(block.indices)), stream.seed)
                 place, pixels = emitted, self._pixels(block, bad, emitted)
@@ -186,7 +194,7 @@ class _Chunks(IterableDataset):
         number, of = (0, 1) if shared else (self.rank * self.lanes + lane, self.world * self.lanes)
         position = position or {"epoch": stream.first_epoch, "place": 0, "row": 0, "shard": None}
         epoch, place, row, state = (position[name] for name in ("epoch", "place", "row", "shard"))
-        size, empty = max(1, stream.block // self.lanes), 0
+        size, empty, seen, enough = max(1, stream.block // self.lanes), 0, 0, False
         while True:
             order = permutation(shards, "order of shards", stream.seed, epoch)[number::of].tolist()
             source = None
@@ -211,32 +219,15 @@ class _Chunks(IterableDataset):
                 if shared:
                     keep &= (indices % (1 << ROW_BITS)) % self.world == self.rank
                 indices, chosen = indices[keep], keep.nonzero()[:, 0].tolist()
+                seen += len(chosen)
                 if chosen:
                     empty = 0
                     mixed = permutation(len(chosen), "block", stream.seed, epoch, int(indices[0]))
                     yield _Block(start, epoch, indices[mixed], [cells[chosen[i]] for i in mixed.tolist()])
+            if seen < self.n and not enough:  # part of a batch is missing, and another epoch would repeat its images
+                of_train = (stream.rows, stream.split, stream.held_out, stream.seed)
+                refuse_fewer_than(self.n * self.lanes * self.world, *of_train)
+                enough = True
             if empty > _EMPTY_EPOCHS:
                 raise UserError(f"{stream.split!r} has no image for process {self.rank}: it is too small", exit_code=1)
-            epoch, place, row, state, empty = epoch + 1, 0, 0, None, empty + 1
-
-
-def next_row(source: Iterator[dict], split: str, shard: int) -> dict | None:
-    """The next row of a shard, None after the last; a shard that cannot be read is a `UserError`."""
-    try:
-        return next(source, None)
-    except Exception as error:  # readers of many formats raise many types
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise UserError(
-            f"cannot read shard {shard} of {split!r}: {reason}; mend it, and resume", exit_code=1
-        ) from error
-
-
-def shards_of(rows: Rows) -> Rows:
-    """The same rows; where there are few shards, parquet is split at its row groups. A function of the data alone."""
-    rows = rows.decode(False)
-    return rows.reshard() if rows.num_shards < _FEW_SHARDS else rows
-
-
-def is_held_out(indices: Tensor, fraction: float, seed: int) -> Tensor:
-    """Which images of a stream, (n,), are not trained on: that fraction of them, by seed and index alone."""
-    return uniform("held out of a stream", seed, indices) < fraction
+            epoch, place, row, state, empty, seen = epoch + 1, 0, 0, None, empty + 1, 0

@@ -7,7 +7,7 @@ __getattr__, __all__ = lazy_names(
     {
         ".arguments": ("PretrainingArguments",),
         ".cached_gradients": ("forward_backward",),
-        ".checkpoints": ("latest_checkpoint", "load_checkpoint", "save_checkpoint"),
+        ".checkpoints": ("latest_checkpoint", "save_checkpoint"),
         ".classification": ("ViewTrainer", "classes_of", "fine_tune", "score"),
         ".data_state": ("DataState",),
         ".downstream": (
@@ -21,6 +21,7 @@ __getattr__, __all__ = lazy_names(
         ".parsing": ("parse_arguments",),
         ".plan": ("Plan",),
         ".records": ("MetricsLog", "read_records", "results", "step_record"),
+        ".restoring": ("load_checkpoint",),
         ".state": ("TrainingState", "build_seeded", "seed_everything"),
         ".updates": ("Skips", "Updates"),
     },

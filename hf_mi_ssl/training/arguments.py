@@ -1,13 +1,14 @@
 """The arguments of the pre-training recipes: everything but the table."""
 
 import math
+import os
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import yaml
 
-from ..errors import UserError
+from ..errors import MALFORMED, UserError
 from ..views.recipes import VIEW_RECIPES
 
 
@@ -22,7 +23,8 @@ def _pairs(help: str):
 
 _MOST = {"num_train_epochs": 10**6, "warmup_epochs": 10**6, "freeze_prototypes_epochs": 10**6,
          "max_train_steps": 10**12, "gradient_accumulation_steps": 10**4, "local_views": 100,
-         "process_timeout": 60 * 24 * 365, "dataloader_timeout": 60 * 60 * 24 * 365}  # fmt: skip
+         "process_timeout": 60 * 24 * 365, "dataloader_timeout": 60 * 60 * 24 * 365,
+         "image_size": 4096, "local_view_size": 4096, "dataloader_num_workers": 1024}  # fmt: skip
 
 
 @dataclass
@@ -112,6 +114,10 @@ class PretrainingArguments:
         for name, value in vars(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"--{name} must be a finite number, got {value}")
+            if any("\0" in one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)):
+                raise UserError(f"--{name} holds a zero byte, which no name has: {str(value)[:80]!r}")
+            if isinstance(value, str):  # what a shell leaves alone within quotes, and never sees of a file
+                setattr(self, name, os.path.expanduser(value))
         for name in ("image_size", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs",
                      "max_train_steps", "max_grad_norm", "contrast_batch_size", "checkpointing_steps",
                      "checkpoints_total_limit", "eval_steps", "hub_revision_epochs", "views_batch_size", "max_hours",
@@ -154,7 +160,12 @@ class PretrainingArguments:
     def files(self) -> dict[str, str | list[str]] | None:
         """`--data_files` as a dictionary from split to file, pattern or, written [a, b], files."""
         pairs = _split_pairs("data_files", self.data_files)
-        return {key: _value("data_files", value) if value.startswith("[") else value for key, value in pairs} or None
+        files = {key: _value("data_files", text) if text.startswith("[") else text for key, text in pairs}
+        for key, names in files.items():
+            if isinstance(names, list) and not (names and all(isinstance(name, str) for name in names)):
+                raise UserError(f"--data_files {key}: files are written [a.parquet, b.parquet], got {str(names)[:80]}")
+        home = os.path.expanduser
+        return {k: home(one) if isinstance(one, str) else [*map(home, one)] for k, one in files.items()} or None
 
     def data_arguments(self) -> dict:
         """What the data are opened with."""
@@ -193,15 +204,15 @@ class PretrainingArguments:
 def _split_pairs(flag: str, pairs: list[str]) -> list[tuple[str, str]]:
     for pair in pairs:
         if "=" not in pair:
-            raise UserError(f"--{flag} takes KEY=VALUE, got {pair!r}")
+            raise UserError(f"--{flag} takes KEY=VALUE, got {pair[:80]!r}")
     return [tuple(pair.split("=", 1)) for pair in pairs]
 
 
 def _value(flag: str, text: str):
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--{flag}: cannot read the value {text!r}") from error
+    except (yaml.YAMLError, *MALFORMED) as error:
+        raise UserError(f"--{flag}: cannot read the value {text[:80]!r}") from error
     if isinstance(value, str):  # YAML 1.1 takes 1e-3 for a string
         try:
             return float(value)

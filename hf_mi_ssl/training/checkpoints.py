@@ -5,7 +5,6 @@ A checkpoint is written into a temporary directory, every file synced to disk an
 ones are removed only after a newer one has been renamed, and renamed themselves first, so none is ever half there.
 """
 
-import contextlib
 import json
 import logging
 import os
@@ -13,20 +12,18 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import ExitCode, UserError
+from ..errors import MALFORMED, ExitCode, UserError
 from ..files import digest, discard, is_directory, is_plain_file, sync, sync_and_digest
-from .trees import join, split
+from .trees import split
 
 FORMAT_VERSION = 1
 _PREFIX, _TEMPORARY, _DELETED, _ASIDE = "checkpoint-", ".tmp-", ".del-", "unread-"
-_MANIFEST, _RECORD = "manifest.json", "record.json"
+MANIFEST, RECORD = "manifest.json", "record.json"
 _JSON_LIMIT = 2**26  # bytes: hundreds of thousands of parameters
-_MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)  # of JSON that is not ours
-_WAY_OUT = "`--resume_from_checkpoint latest` takes the newest complete one"
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +42,7 @@ def save_checkpoint(root: Path, step: int, states: dict[str, dict], record: dict
     trees, tensors = {}, {name: {} for name in states}
     for name, state in states.items():
         trees[name] = split(state, "", tensors[name])
-        _refuse_not_finite(name, tensors[name], root)
+        refuse_not_finite(name, tensors[name], root)
     try:
         root.mkdir(parents=True, exist_ok=True)
         _sweep(root)
@@ -65,11 +62,11 @@ def _write(final: Path, step: int, trees: dict, tensors: dict, record: dict) -> 
     for name, tree in trees.items():
         save_file(tensors[name], temporary / f"{name}.safetensors")
         (temporary / f"{name}.json").write_text(json.dumps(tree))
-    (temporary / _RECORD).write_text(json.dumps({"step": step} | record))
+    (temporary / RECORD).write_text(json.dumps({"step": step} | record))
     files = {path.name: sync_and_digest(path) for path in sorted(temporary.iterdir())}
     manifest = {"format_version": FORMAT_VERSION, "step": step, "files": files}
-    (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1))
-    sync(temporary / _MANIFEST)
+    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    sync(temporary / MANIFEST)
     sync(temporary)
     if os.path.lexists(final):  # not complete, or none
         _remove(final)
@@ -91,22 +88,22 @@ def latest_checkpoint(root: Path) -> Path | None:
 def verify(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint, in a few words; None if nothing is."""
     try:
-        manifest = _read_json(checkpoint / _MANIFEST)
+        manifest = read_json(checkpoint / MANIFEST)
         if manifest["format_version"] != FORMAT_VERSION:
             return f"format {str(manifest['format_version'])[:20]} is not this version's {FORMAT_VERSION}"
         if checkpoint.name.removeprefix(_PREFIX).isdecimal() and _step(checkpoint) != manifest["step"]:
             return f"its manifest is that of step {str(manifest['step'])[:20]}"
-        if _RECORD not in manifest["files"]:
-            return f"the manifest lacks {_RECORD}"
+        if RECORD not in manifest["files"]:
+            return f"the manifest lacks {RECORD}"
         for name, recorded in manifest["files"].items():
             path = checkpoint / name
             if Path(name).name != name or Path(name).suffix not in (".json", ".safetensors"):
                 return f"its manifest names {name[:80]!r}"
             if not is_plain_file(path):
-                return f"{name}, of {_MANIFEST}, is missing"
+                return f"{name}, of {MANIFEST}, is missing"
             if path.stat().st_size != recorded["size"] or digest(path) != recorded["blake2b"]:
-                return f"{name} is damaged (by {_MANIFEST})"
-    except _MALFORMED as error:
+                return f"{name} is damaged (by {MANIFEST})"
+    except (OSError, *MALFORMED) as error:
         return f"no valid manifest ({type(error).__name__})"
     return None
 
@@ -125,79 +122,7 @@ def drop_later(root: Path, step: int) -> None:
             path.rename(aside)
 
 
-def load_checkpoint(checkpoint: Path) -> tuple[dict[str, dict], dict]:
-    """The states and the record of a checkpoint, as `read_record` and `read_states` give them."""
-    record = read_record(checkpoint)
-    return read_states(checkpoint), record
-
-
-def read_record(checkpoint: Path) -> dict:
-    """The record of a checkpoint: its `step`, and what was saved with it.
-
-    Raises:
-        UserError: if the checkpoint is damaged.
-    """
-    if problem := verify(checkpoint):
-        raise UserError(f"cannot resume from {checkpoint}: {problem}; {_WAY_OUT}")
-    with _one_line(checkpoint):
-        record = _read_json(checkpoint / _RECORD)
-        if type(record["step"]) is not int or record["step"] < 0:
-            raise ValueError("its step is no number")
-        if record["step"] != _read_json(checkpoint / _MANIFEST)["step"]:
-            raise ValueError("its steps differ")
-    return record
-
-
-def read_states(checkpoint: Path, shapes: dict[str, dict[str, tuple] | None] | None = None) -> dict[str, dict]:
-    """The states of a checkpoint that verifies, all read before anything is changed.
-
-    Args:
-        shapes: the states that there may be, and what state dicts of plain tensors must hold, {state: {key: shape}};
-            compared before they are read.
-
-    Raises:
-        UserError: if they are not what is expected, or not finite.
-    """
-    states = {}
-    with _one_line(checkpoint):
-        files = _read_json(checkpoint / _MANIFEST)["files"]
-        if shapes and (more := sorted({Path(file).stem for file in files} - {*shapes, "record"})[:3]):
-            raise UserError(f"{checkpoint} does not fit this run: it holds {more}", exit_code=ExitCode.OTHER_RUN)
-        for name, expected in (shapes or {}).items():
-            if expected and (problem := _misfit(checkpoint / f"{name}.safetensors", expected)):
-                raise UserError(f"{checkpoint} does not fit this run: {problem}", exit_code=ExitCode.OTHER_RUN)
-        for file in filter(lambda file: file.endswith(".safetensors"), files):
-            name = Path(file).stem
-            tensors = load_file(checkpoint / file)
-            _refuse_not_finite(name, tensors)
-            states[name] = join(_read_json(checkpoint / f"{name}.json"), tensors)
-    return states
-
-
-@contextlib.contextmanager
-def _one_line(checkpoint: Path):
-    try:
-        yield
-    except UserError:
-        raise
-    except (*_MALFORMED, SafetensorError) as error:
-        reason = f"{type(error).__name__}: {str(error)[:100]}"
-        raise UserError(f"cannot resume from {checkpoint}: no state of a run ({reason}); {_WAY_OUT}") from error
-
-
-def _misfit(path: Path, expected: dict[str, tuple]) -> str | None:
-    """Where the tensors of a file are not those that are expected; reads its header only."""
-    with safe_open(path, "pt") as file:
-        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    wanted = {f"/{name}": tuple(shape) for name, shape in expected.items()}
-    different = sorted(name for name in found | wanted if found.get(name) != wanted.get(name))
-    if not different:
-        return None
-    first = ", ".join(f"{name[1:]} {found.get(name)} → {wanted.get(name)}" for name in different[:3])
-    return f"{len(different)} tensors of {path.stem} differ ({first}{', …' if len(different) > 3 else ''})"
-
-
-def _refuse_not_finite(part: str, tensors: dict[str, Tensor], root: Path | None = None) -> None:
+def refuse_not_finite(part: str, tensors: dict[str, Tensor], root: Path | None = None) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not _is_finite(tensor):
             raise UserError(
@@ -216,7 +141,6 @@ def _is_finite(tensor: Tensor) -> bool:
 def _not_written(final: Path, size: int, error: Exception) -> UserError:
     """What a user is told of a checkpoint that cannot be written; gives back the room that was taken."""
     shutil.rmtree(final.with_name(f"{_TEMPORARY}{_step(final)}"), ignore_errors=True)
-    kept = latest_checkpoint(final.parent)
     try:
         room = f", {shutil.disk_usage(final.parent).free:,} are free"
     except OSError:
@@ -224,12 +148,12 @@ def _not_written(final: Path, size: int, error: Exception) -> UserError:
     reason = getattr(error, "strerror", None) or str(error)[:100]
     return UserError(
         f"cannot write {final} ({size:,} bytes needed{room}): {reason}; make room and resume, the last good "
-        f"checkpoint is {kept or 'none yet'}",
+        f"checkpoint is {latest_checkpoint(final.parent) or 'none yet'}",
         exit_code=ExitCode.NOT_WRITTEN,
     )
 
 
-def _read_json(path: Path):
+def read_json(path: Path):
     if not is_plain_file(path) or path.stat().st_size > _JSON_LIMIT:
         raise ValueError(f"{path.name} is no file of a checkpoint")
     return json.loads(path.read_text())

@@ -48,9 +48,7 @@ class DataState:
         positions = state.get("positions")
         if not self.stream or not positions:
             return
-        for lane in (lane for lanes in positions for lane in lanes):
-            if any(type(lane[key]) is not int or lane[key] < 0 for key in ("epoch", "place", "row", "emitted")):
-                raise ValueError("its stream is nowhere")
+        self.stream.check(positions)
         if len(positions) == num_processes():
             self.stream.positions = positions[process_index()]
             return

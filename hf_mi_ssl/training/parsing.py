@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from transformers import HfArgumentParser
 
-from ..errors import UserError
+from ..errors import MALFORMED, UserError
 from ..methods import get_method, import_file
 from .arguments import PretrainingArguments
 
@@ -32,7 +32,7 @@ def parse_arguments(argv: list[str], description: str, **defaults) -> Pretrainin
     path = _Parser(add_help=False, allow_abbrev=False, dataclass_types=[])
     path.add_argument("--config")
     file = path.parse_known_args(argv)[0].config
-    from_file = _read_config(Path(file)) if file else []
+    from_file = _read_config(Path(file).expanduser()) if file else []
     namespace, left = parser.parse_known_args([*from_file, *argv])
     if left:
         flags = [option for action in parser._actions for option in action.option_strings]
@@ -41,7 +41,7 @@ def parse_arguments(argv: list[str], description: str, **defaults) -> Pretrainin
         raise UserError(f"unknown argument {left[0]}{hint}")
     settings = vars(namespace)
     settings.pop("config")
-    imported = settings.pop("imported")
+    imported = [os.path.expanduser(file) for file in settings.pop("imported")]
     for file in imported:
         import_file(file)
     if settings["method"]:
@@ -65,8 +65,8 @@ def _read_config(path: Path) -> list[str]:
         settings = yaml.safe_load(path.read_text()) or {}
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeError) as error:
-        raise UserError(f"--config {path} is not YAML: {error}") from error
+    except (yaml.YAMLError, *MALFORMED) as error:  # UnicodeError is a ValueError
+        raise UserError(f"--config {path} is not YAML: {str(error)[:300]}") from error
     if not isinstance(settings, dict):
         raise UserError(f"--config {path} must hold `flag: value` lines")
     if "config" in settings:
@@ -78,5 +78,5 @@ def _read_config(path: Path) -> list[str]:
             value = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in value.items()]
         values = value if isinstance(value, list) else [value]
         if value is not None and values:
-            flags += [f"--{key}", *map(str, values)]
+            flags += [f"--{key}", *("no" if one is False else str(one) for one in values)]  # as YAML 1.1 reads no
     return flags

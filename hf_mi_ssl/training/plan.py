@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -29,6 +30,13 @@ class Plan:
             raise UserError(
                 f"--contrast_batch_size {self.global_batch} must be a multiple of {self.at_once}, the images that all "
                 f"processes hold at once (--per_device_train_batch_size times processes)"
+            )
+        views = 2 * 3 * 4 * self.args.image_size**2 * self.global_batch // self.num_processes  # bytes, of float32
+        if views > (memory := os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")):
+            raise UserError(
+                f"two views of {self.global_batch:,} images of {self.args.image_size} pixels are {views:,} bytes in a "
+                f"process, and this machine has {memory:,}: lower --per_device_train_batch_size or "
+                f"--contrast_batch_size"
             )
         if self.num_images is None and self.args.max_train_steps is None:
             raise UserError("the data do not say how many images they hold: give --max_train_steps")

@@ -25,6 +25,7 @@ from .progress import ProgressTable
 from .updates import Skips
 
 logger = logging.getLogger(__name__)
+_MOST = 1e100  # of a number in a log: far beyond float32, and squares and sums of such still fit a float
 
 
 def read_records(path: Path) -> list[dict]:
@@ -46,7 +47,7 @@ def _is_record(record) -> bool:
         return False
     numbers = {key: value for key, value in record.items() if key != "alarm"}
     return isinstance(record.get("alarm", {}), dict) and all(
-        value is None or isinstance(value, int | float) for value in numbers.values()
+        value is None or (isinstance(value, int | float) and abs(value) <= _MOST) for value in numbers.values()
     )
 
 

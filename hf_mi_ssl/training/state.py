@@ -15,13 +15,15 @@ from torch import nn
 
 from ..counter import bits
 from ..distributed import process_index
-from ..errors import ExitCode, UserError
+from ..errors import MALFORMED, ExitCode, UserError
 from .arguments import PretrainingArguments
-from .checkpoints import latest_checkpoint, read_record, read_states, save_checkpoint
+from .checkpoints import latest_checkpoint, save_checkpoint
 from .optimization import check_state
 from .plan import Plan
+from .restoring import read_record, read_states
 
 logger = logging.getLogger(__name__)
+_FOREIGN = 5  # differences that are named of those in what this version does not ask for
 
 
 class TrainingState:
@@ -97,7 +99,7 @@ class TrainingState:
             check_state(getattr(optimizer, "optimizer", optimizer), states["optimizer"])
             for name, part in reversed(self.parts.items()):  # the optimiser looks before it takes
                 part.load_state_dict(states[name])
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        except (*MALFORMED, RuntimeError) as error:
             reason = " ".join(str(error).split())[:100]
             raise UserError(f"{path} does not fit this run ({reason})", exit_code=ExitCode.OTHER_RUN) from error
         _lay_out_like_parameters(self.parts["optimizer"])
@@ -120,12 +122,20 @@ class TrainingState:
         theirs = {key: theirs.get(key, self.defaults.get(key)) for key in self.identity | theirs}
         different = [key for key in theirs if self.identity.get(key) != theirs[key]]
         if different:
-            changes = ", ".join(f"{key} {theirs[key]!r} → {self.identity.get(key)!r}" for key in different)
+            named = different[: sum(key in self.identity for key in different) + _FOREIGN]  # own ones come first
+            changes = ", ".join(
+                f"{key[:80]} {_short(theirs[key])} → {_short(self.identity.get(key))}" for key in named
+            ) + f" and {len(different) - len(named)} more" * (len(named) < len(different))
             raise UserError(
                 f"{path} belongs to another run ({changes}): give its arguments, images and libraries, or another "
                 f"--output_dir",
                 exit_code=ExitCode.OTHER_RUN,
             )
+
+
+def _short(value) -> str:
+    """What a line says of a value that anybody may have written."""
+    return text if len(text := repr(value)) <= 80 else f"{text[:79]}…"
 
 
 def lock(directory: Path):

@@ -163,6 +163,12 @@ def huge_and_unknown(at):
     (at / "zzz.json").write_text('{"dict":[["a",{"tensor":"/a"}]]}')
 
 
+def huge_averages(at):
+    huge_and_unknown(at)
+    (at / "zzz.safetensors").rename(at / "optimizer.safetensors")
+    (at / "zzz.json").unlink()
+
+
 BAD = {"split": "train", "row": 1, "kind": "damaged", "reason": "evil", "file": None}
 
 
@@ -251,6 +257,12 @@ CHECKPOINTS = {  # name: (what is done to a checkpoint, whether its manifest is 
     "a tensor named often": (named_often, True),
     "a huge unknown file": (huge_and_unknown, True),
     "no optimizer": (lambda at: [(at / f"optimizer.{kind}").unlink() for kind in ("json", "safetensors")], True),
+    "a number beyond all floats": (group("eps", {"float": "0x1p99999"}), True),
+    "processes of text": (changed("record.json", lambda r: r.update(num_processes="\x1b[2J" * 9)), True),
+    "a long identity": (changed("record.json", lambda r: r["identity"].update(seed="x" * 300_000)), True),
+    "many identities": (changed("record.json", lambda r: r["identity"].update({"y" * n: n for n in range(400)})),
+                        True),
+    "huge averages": (huge_averages, True),
     "later format": (changed("manifest.json", lambda m: m.update(format_version=10**30)), False),
 }  # fmt: skip
 IGNORED = {  # beside a good checkpoint, under the names that other libraries unpickle

@@ -6,9 +6,9 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from unittest import mock
 
 import datasets
+import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
@@ -112,6 +112,19 @@ ARGUMENTS = [  # of the recipes that train: (what is given, what is said)
     ("--set temperature=.inf", "temperature must be"),
     ("--set temperature=1e-300", "temperature must be"),
     ("--output_dir=", "--output_dir is empty"),
+    ("--per_device_train_batch_size 1000000000", "and this machine has"),
+    ("--image_size 20000", "--image_size must be at most 4,096"),
+    ("--local_views 2 --local_view_size 5000", "--local_view_size must be at most 4,096"),
+    ("--dataloader_num_workers 100000", "at most 1,024"),
+    ("--data_files train=[1,2]", "files are written [a.parquet, b.parquet]"),
+    ("--data_files train=[[a]]", "files are written [a.parquet, b.parquet]"),
+    ("--data_files train=[{a:b}]", "files are written [a.parquet, b.parquet]"),
+    ("--data_files train=[]", "files are written [a.parquet, b.parquet]"),
+    (f"--set joint={'[' * 3000}", "--set: cannot read the value"),
+    ('--set marginal={"info_nce":1' + "0" * 45 + "}", "the weight of info_nce must be a number up to 1e6"),
+    ('--set marginal={"info_nce":1' + "0" * 400 + "}", "the weight of info_nce must be a number up to 1e6"),
+    ('--set joint={"expected_score":.nan}', "the weight of expected_score must be a number up to 1e6"),
+    ('--set marginal={"info_nce":.inf}', "the weight of info_nce must be a number up to 1e6"),
 ]
 tried = []
 
@@ -157,6 +170,9 @@ CONFIGURATIONS = [
     ("a: &a [*a]", "unknown argument --a"),
     ("set: 3", "takes KEY=VALUE"),
     ("config: other.yaml", "config"),
+    ("a: " + "[" * 5000, "is not YAML"),
+    ('data_cache_dir: "a\\0b"', "holds a zero byte"),
+    ("mixed_precision: off\nseed: x", "invalid int value: 'x'"),
 ]
 
 
@@ -196,6 +212,12 @@ def two_columns(path):
     return ["--dataset_name", "parquet", "--data_files", f"train={path}"]
 
 
+def labelled(path, *labels, kind):
+    columns = {"image": [{"bytes": b"", "path": None}] * 40, "label": pyarrow.array([*labels] * 20, kind)}
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    return ["--dataset_name", "parquet", "--data_files", f"train={path}"]
+
+
 def garbage(path):
     path.write_bytes(b"PAR1 no parquet at all")
     return ["--dataset_name", "parquet", "--data_files", f"train={path}"]
@@ -215,6 +237,9 @@ DATA = [
     ("no rows", lambda at: table(at, image=[]), "no images in"),
     ("two columns of images", two_columns, "--image_column_name"),
     ("no parquet", garbage, "check that the data are whole"),
+    ("paths of numbers", lambda at: table(at, image=[{"bytes": b"", "path": 1}] * 40), "no column holds images"),
+    ("huge labels", lambda at: labelled(at, 0, 2**63, kind="uint64"), f"holds {2**63}; labels are"),
+    ("negative labels", lambda at: labelled(at, 0, -5, kind="int64"), "holds -5; labels are"),
 ]
 
 
@@ -238,8 +263,7 @@ def test_as_many_images_as_a_batch_and_a_last_short_one_are_enough(n, steps, tmp
 def recipe(name):
     spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    with mock.patch.object(sys, "path", [str(RECIPES), *sys.path]):  # as of a script
-        spec.loader.exec_module(module)
+    spec.loader.exec_module(module)
     return module
 
 
@@ -254,6 +278,7 @@ OTHERS = [
     ("finetune", "--model {encoder} --label_fraction many", "invalid float value"),
     ("extract_features", "--model {encoder} --split nowhere", "nowhere"),
     ("extract_features", "--model {encoder} --projector", "projector"),
+    ("extract_features", "--model {encoder} --image_size 100000", "at most 4,096"),
     ("export", "", "required: model"),
     ("export", "{encoder} --format tflite", "invalid choice"),
     ("export", "absent", "no directory 'absent'"),
@@ -284,6 +309,7 @@ def test_a_bad_argument_of_another_recipe_costs_one_line(name, given, said, enco
     monkeypatch.chdir(tmp_path)
     before = sorted(encoder.rglob("*"))
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *given.format(encoder=encoder).split()])
+    monkeypatch.syspath_prepend(RECIPES)  # as of a script
     module = recipe(name)
     one_line(module.run_downstream(module.main), capsys.readouterr(), name, said)
     assert sorted(encoder.rglob("*")) == before
