@@ -6,75 +6,21 @@ at the end of a run that had fewer in which it could tell, in all of them.
 """
 
 import math
-from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
-from statistics import fmean, stdev
+from collections.abc import Callable, Mapping
+from statistics import fmean
 
 from ..configuration import MISSLConfig
 from .causes import likely_cause
-from .growth import standard_error
+from .history import OPENING, WINDOW, History, mean_and_error
 
 STOPPING = ("complete_collapse", "dimensional_collapse", "diverging")  # what `--stop_on_collapse` stops
 COLLAPSE = ("complete_collapse", "dimensional_collapse", "information_loss")
 NOTES = ("cone", "ceiling_reached")  # what to know when reading the numbers; nothing is wrong with the run
 _CONSECUTIVE = 3
-_WARM_UP = 0.02
 _LONG = 100  # the largest norm over the median: at most 9 in healthy runs, 34 in a line, 250 and more in runaway ones
-_WINDOW, _FEWEST = 100, 10  # steps of the objective that stand for an evaluation, at most and at least
-_OPENING = 20  # steps that stand for its start
 _CALIBRATED = "eval/mi/cos_dv_calibrated"
 _LOG_PARTITIONS = {"exact", "row_wise", "info_nce", "info_nce_of_targets", "nt_xent", "decoupled", "queue",
                    "prototype_partition"}  # fmt: skip
-
-
-class History:
-    """What the log holds so far: evaluations by key, and the objective J − M before each of them."""
-
-    def __init__(self, config: MISSLConfig, steps: int, batch_size: int):
-        self.config, self.steps, self.batch_size = config, steps, batch_size
-        self.step = 0
-        self.first: dict[str, float] = {}  # by key, of the first evaluation of all
-        self.seen: dict[str, list[float]] = defaultdict(list)  # by key, of evaluations after the warm-up
-        self.early: list[float] = []  # the objective of each step up to the first of these evaluations
-        self.latest: deque[float] = deque(maxlen=_WINDOW)
-        self.windows: list[tuple[float, float]] = []  # its mean before an evaluation, and the standard error
-        self.fresh = False  # whether the last window is of the last evaluation
-
-    def add(self, record: Mapping) -> None:
-        """Take in a record, of a step or of an evaluation."""
-        if "loss" in record:
-            if record["value"] is not None:  # of a step that was not skipped
-                self.latest.append(record["value"])
-                self.early += [record["value"]] * (not self.windows)
-            return
-        numbers = {key: value for key, value in record.items() if isinstance(value, int | float)}
-        self.first = numbers | self.first
-        self.step = record["step"]
-        if self.step >= max(1, _WARM_UP * self.steps):
-            for key, value in numbers.items():
-                self.seen[key].append(value)
-            self.fresh = len(self.latest) >= _FEWEST
-            if self.fresh:
-                self.windows.append(_mean_and_error(self.latest))
-                self.latest.clear()
-
-    @property
-    def opening(self) -> list[float]:
-        """The objective of the first steps."""
-        return self.early[:_OPENING]
-
-    def last(self, name: str) -> float:
-        """The latest value of an evaluation, NaN if there is none: logs of earlier versions lack some."""
-        return self.seen[f"eval/{name}"][-1] if self.seen[f"eval/{name}"] else math.nan
-
-    def errors(self, key: str) -> list[float]:
-        """The standard errors of an estimate, from its intervals: the first of all, then those after the warm-up."""
-        found = ([self.first[f"{key}{end}"], *self.seen[f"{key}{end}"]] for end in ("", "/low", "/high"))
-        return [standard_error(*one) for one in zip(*found)]
-
-
-def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    return fmean(values), stdev(values) / math.sqrt(len(values))
 
 
 # Each rule gives the numbers where it holds, "" where it does not, and None where there is too little to tell.
@@ -140,11 +86,11 @@ def pinned(h: History) -> str | None:
 
 
 def stagnant(h: History) -> str | None:
-    if not h.fresh or h.step < max(2 * _OPENING, h.steps / 2):
+    if not h.fresh or h.step < max(2 * OPENING, h.steps / 2):
         return None
     # Not above the start: a queue that fills with keys makes the objective fall before it rises.
-    early = [h.opening, *(h.early[i - _WINDOW : i] for i in range(_WINDOW, len(h.early) + 1, _WINDOW))]
-    (mean, error), (lowest, its_error) = h.windows[-1], min([*map(_mean_and_error, early), *h.windows])
+    early = [h.opening, *(h.early[i - WINDOW : i] for i in range(WINDOW, len(h.early) + 1, WINDOW))]
+    (mean, error), (lowest, its_error) = h.windows[-1], min([*map(mean_and_error, early), *h.windows])
     best = max(h.seen[_CALIBRATED])
     learned = mean > lowest + 3 * math.hypot(error, its_error) or _shares_more(h)
     # With a predictor, what the objective is about need not show in the cosine of embeddings.
