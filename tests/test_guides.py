@@ -20,6 +20,7 @@ import pytest
 from accelerate.state import AcceleratorState, PartialState
 
 from hf_mi_ssl import JMIConfig, SDMIConfig, cli, encoders, evaluation
+from hf_mi_ssl.evaluation import features
 from hf_mi_ssl.methods import METHODS
 from hf_mi_ssl.mi import CRITICS, JOINT_TERMS, MARGINAL_TERMS
 from hf_mi_ssl.training import parse_arguments
@@ -114,8 +115,8 @@ def test_every_command_is_understood(page, command, desk, monkeypatch):
             spec = importlib.util.spec_from_file_location("recipe", ROOT / recipe)
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
-            for name, nothing in (("load_encoder", None), ("input_of", {}), ("load", (None, {}))):
-                for place in (module, encoders, evaluation):
+            for name, nothing in (("load_encoder", None), ("input_of", {}), ("load_spaces", (None, {}))):
+                for place in (encoders, evaluation, features):
                     monkeypatch.setattr(place, name, lambda *_, made=nothing: made, raising=False)
             monkeypatch.setattr(module, "parse_arguments", stop_after(parse_arguments), raising=False)
             monkeypatch.setattr(ArgumentParser, "parse_args", stop_after(ArgumentParser.parse_args))

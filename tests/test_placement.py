@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import multiprocessing
 
+from hf_mi_ssl import files
 from hf_mi_ssl.data import open_train_and_held_out, pixel_file, placement, training_batches
 from hf_mi_ssl.data.bad import BadImages
 from hf_mi_ssl.data.corpora import load_corpus
@@ -259,7 +260,7 @@ def test_a_disk_that_fills_up_while_it_is_written_leaves_nothing(good, monkeypat
     def full(file):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pixel_file, "_sync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     images = open_images(corpus, SIZE, placement="memory")
     assert len(images) == N
     assert {path.suffix for path in default_cache_dir().iterdir()} <= {".lock"}

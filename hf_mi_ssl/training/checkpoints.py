@@ -62,7 +62,7 @@ def _write(final: Path, step: int, trees: dict, tensors: dict, record: dict) -> 
     for name, tree in trees.items():
         save_file(tensors[name], temporary / f"{name}.safetensors")
         (temporary / f"{name}.json").write_text(json.dumps(tree))
-    (temporary / RECORD).write_text(json.dumps({"step": step} | record))
+    (temporary / RECORD).write_text(json.dumps(record | {"step": step}))
     files = {path.name: sync_and_digest(path) for path in sorted(temporary.iterdir())}
     manifest = {"format_version": FORMAT_VERSION, "step": step, "files": files}
     (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
