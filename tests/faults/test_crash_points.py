@@ -62,9 +62,9 @@ class Points:
         sys.addaudithook(self.see)
 
     def see(self, event, arguments) -> None:
-        if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
-            return  # what only reads fills no disk, and dying there is dying before the next change
-        if self.root is not None and event in self.watched and str(arguments[0]).startswith(str(self.root)):
+        if self.root is None or event not in self.watched or not str(arguments[0]).startswith(str(self.root)):
+            return
+        if event != "open" or arguments[2] & (os.O_WRONLY | os.O_RDWR):  # what only reads fills no disk
             self.passing()
 
     def passing(self, torn=lambda: None) -> None:
