@@ -3,7 +3,8 @@
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Thread
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -92,8 +93,7 @@ def in_workers(
         generator=torch.Generator(),  # or it would draw its workers' seeds from the ambient generator
         **({"batch_size": None} if orders is None else {"batch_sampler": noted()}),
     )
-    with ThreadPoolExecutor(1) as pool:  # made in the main thread, it would raise a death wherever training just is
-        iterator = pool.submit(iter, loader).result()
+    iterator = _made_aside(loader)
     workers = getattr(iterator, "_workers", [])
     while True:
         start = time.monotonic()
@@ -117,6 +117,21 @@ def in_workers(
         if isinstance(batch, UserError):
             raise batch
         yield batch
+
+
+def _made_aside(loader: DataLoader) -> Iterator:
+    """Made in the main thread, it would raise a death wherever training just is. Nor in an executor's: its threads are
+    joined at exit, and a worker that is forked from one cannot join itself, so that it would never end with code 0."""
+    made: Future = Future()
+
+    def make() -> None:
+        try:
+            made.set_result(iter(loader))
+        except BaseException as error:
+            made.set_exception(error)
+
+    Thread(target=make).start()
+    return made.result()
 
 
 def _is_of_a_worker(error: Exception) -> bool:

@@ -7,6 +7,7 @@ import time
 import pytest
 import torch
 
+from hf_mi_ssl.data import readers
 from hf_mi_ssl.data.readers import ImageReader
 from hf_mi_ssl.data.store import ImageStore
 from hf_mi_ssl.errors import UserError
@@ -92,3 +93,21 @@ def test_what_is_wrong_with_the_code_is_not_blamed_on_workers():
 
     with pytest.raises(RuntimeError, match="a mistake"):
         list(ImageReader(Numbers(broken), 2, num_workers=1, timeout=3).batches(ORDERS))
+
+
+def test_workers_that_end_as_they_should_are_no_death_to_a_program_that_watches_its_own(monkeypatch):
+    """torch raises every exit that is not 0, of any of its workers, once the main thread has made a loader."""
+    made = []
+    real = readers.DataLoader.__iter__
+
+    def noted(loader):
+        made.append(real(loader))
+        return made[-1]
+
+    monkeypatch.setattr(readers.DataLoader, "__iter__", noted)
+    read = list(ImageReader(Numbers(lambda: None), 8, "cpu", 2).batches(ORDERS))
+    assert [indices.tolist() for indices, _ in read] == [order.tolist() for order in ORDERS]
+    workers = made[0]._workers
+    for worker in workers:
+        worker.join(20)
+    assert [worker.exitcode for worker in workers] == [0, 0]
