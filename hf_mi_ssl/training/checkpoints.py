@@ -101,7 +101,7 @@ def verify(checkpoint: Path) -> str | None:
                 return f"its manifest names {name[:80]!r}"
             if not is_plain_file(path):
                 return f"{name}, of {MANIFEST}, is missing"
-            if path.stat().st_size != recorded["size"] or digest(path) != recorded["blake2b"]:
+            if path.stat().st_size != recorded["size"] or digest(path) != recorded["xxh3_128"]:
                 return f"{name} is damaged (by {MANIFEST})"
     except (OSError, *MALFORMED) as error:
         return f"no valid manifest ({type(error).__name__})"

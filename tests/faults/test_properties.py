@@ -52,7 +52,7 @@ def checkpoint(tmp_path_factory):
 @given(
     TREES
     | st.fixed_dictionaries({"format_version": st.just(1) | PLAIN, "files": TREES})
-    | st.dictionaries(st.text(max_size=8), st.fixed_dictionaries({"size": PLAIN, "blake2b": PLAIN})).map(
+    | st.dictionaries(st.text(max_size=8), st.fixed_dictionaries({"size": PLAIN, "xxh3_128": PLAIN})).map(
         lambda files: {"format_version": 1, "step": 1, "files": files}
     )
 )
