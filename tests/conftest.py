@@ -7,6 +7,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from hf_mi_ssl import JMIConfig, JMIForPreTraining, SDMIConfig, SDMIForPreTraini
 from hf_mi_ssl.methods import METHODS
 
 pytest_plugins = ["tests.hub_places", "tests.figures"]
+sys.path.append(str(Path(__file__).resolve().parent.parent / "recipes"))  # `reproducing`, `benchmarks`
 torch.set_num_threads(1)  # forked processes must find no thread pool in use, and small tensors need none
 
 SMALL = {"projector_hidden_size": 24, "projection_size": 16}
@@ -79,9 +81,28 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def finished(folder, tmp_path_factory) -> Path:
+    """The output of a complete run of the two-encoder prototype."""
+    from tests.runs import FAST, data, run
+
+    output = tmp_path_factory.mktemp("run") / "sdmi"
+    assert run("sdmi", output, *data(folder), *FAST) == 0
+    return output
+
+
+@pytest.fixture(scope="session")
 def flat(folder, tmp_path_factory) -> Path:
     """The same images without labels or splits: nothing to probe, so runs are short."""
     root = tmp_path_factory.mktemp("flat")
     for i, path in enumerate(sorted(folder.rglob("*.png"))):
         shutil.copy(path, root / f"{i:03d}.png")
     return root
+
+
+@pytest.fixture
+def card(tmp_path) -> str:
+    """The card of the run that `tests.card_runs` tells of."""
+    from hf_mi_ssl.hub import render_card
+    from tests.card_runs import TEMPLATE, write_run
+
+    return render_card(write_run(tmp_path), TEMPLATE)

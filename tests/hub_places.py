@@ -32,8 +32,8 @@ def export(model, directory):
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory) -> Path:
     """What a run leaves, with what must not be pushed beside it."""
+    from tests.card_runs import RESULTS
     from tests.conftest import small_model
-    from tests.test_card import RESULTS
 
     directory = tmp_path_factory.mktemp("runs") / "jmi"
     model = small_model("jmi")

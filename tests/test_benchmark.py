@@ -7,15 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmark import PARTS, write_images
+from benchmarks import report
+from benchmarks.cases import CASES, Settings
+from benchmarks.terms import PLAIN, embeddings, forms
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "recipes"))
-
-from benchmark import PARTS, write_images  # noqa: E402
-from benchmarks import report  # noqa: E402
-from benchmarks.cases import CASES, Settings  # noqa: E402
-from benchmarks.terms import PLAIN, embeddings, forms  # noqa: E402
-
 QUICK = [
     ("views", "32 pixels"), ("loader", "JPEG of 32 pixels to two views"),
     ("step", "mi_resnet18 at 32 pixels, float32"), ("end to end", "SimCLR from JPEG files, mi_resnet18 at 32 pixels"),

@@ -12,7 +12,7 @@ from hf_mi_ssl.evaluation.causes import likely_cause
 from hf_mi_ssl.evaluation.collapse import NOTES, STOPPING, VERDICTS
 from hf_mi_ssl.training import read_records
 from tests.conftest import small_config
-from tests.test_recipes import FAST, Stopped, assert_same_run, data, run, stop_after
+from tests.runs import FAST, Stopped, assert_same_run, data, run, stop_after
 from tests.tiny_runs import BATCH, alarms_of, tiny_run
 
 HEALTHY = {"std": 0.95, "mean_cosine": 0.02, "effective_rank": 9.0, "directions": 9.0, "largest_norm": 2.0,

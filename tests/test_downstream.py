@@ -18,7 +18,7 @@ from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.evaluation import accuracy_interval, input_of, linear_probe, represent_splits, ridge_probe
 from hf_mi_ssl.evaluation.linear_probe import LEARNING_RATES, PENALTIES, _ridge
 from hf_mi_ssl.hub import export_encoder
-from tests import test_recipes
+from tests import runs
 from tests.conftest import small_model
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
@@ -45,7 +45,7 @@ def written(directory, name) -> dict:
 def finished(folder, tmp_path_factory):
     """The directory of a run."""
     directory = tmp_path_factory.mktemp("run")
-    assert test_recipes.run("jmi", directory, *test_recipes.data(folder), *test_recipes.FAST) == 0
+    assert runs.run("jmi", directory, *runs.data(folder), *runs.FAST) == 0
     return directory
 
 

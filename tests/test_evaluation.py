@@ -183,8 +183,8 @@ def test_figures_draw_what_there_is_and_write_nothing_else(draw, tmp_path):
 
 @pytest.mark.parametrize("draw", [training_figure, mi_figure, quality_figure])
 def test_figures_name_alarms_at_their_step_and_show_saturation(draw, tmp_path, monkeypatch):
-    drawn, make = [], figures._figure
-    monkeypatch.setattr(figures, "_figure", lambda **size: drawn.append(make(**size)) or drawn[-1])
+    drawn, make = [], figures.new_figure
+    monkeypatch.setattr(figures, "new_figure", lambda **size: drawn.append(make(**size)) or drawn[-1])
     alarms = {3: {"dimensional_collapse": "…", "stagnant": "…"}, 4: {"cone": "…"}}
     records = [record(step) | {"alarm": alarms.get(step, {})} for step in range(1, 6)]
     records = [r | {"eval/mi/cos_dv/saturated": int(r["step"] > 2)} for r in records]

@@ -17,7 +17,7 @@ from hf_mi_ssl.evaluation import accuracy_interval
 from hf_mi_ssl.hub import export_encoder
 from hf_mi_ssl.training import ViewTrainer, classes_of, fine_tune, score
 from hf_mi_ssl.views import ViewRecipe, random_view
-from tests import test_recipes
+from tests import runs
 from tests.conftest import small_model
 from tests.test_downstream import LOADS, recipe, written
 from tests.test_export import CONFIGS
@@ -313,7 +313,7 @@ def test_labels_sizes_and_other_models_are_checked_before_training(exported, fla
 def test_a_pretrained_encoder_fine_tunes_above_chance(tmp_path):
     flags = ["--image_size", "32", "--num_train_epochs", "4", "--eval_steps", "1000", "--mi_steps", "0",
              "--set", "projector_hidden_size=64", "projection_size=32", "--dataloader_num_workers", "0"]  # fmt: skip
-    assert test_recipes.run("jmi", tmp_path / "run", *flags) == 0
+    assert runs.run("jmi", tmp_path / "run", *flags) == 0
     argv = ["--model", tmp_path / "run", "--config", tmp_path / "run" / "training_args.json"]
     assert recipe("finetune", *argv, "--num_train_epochs", 12, "--learning_rate", 3e-3) == 0
     (row,) = written(tmp_path / "run-finetuned", "finetune")["evaluations"]

@@ -8,8 +8,8 @@ import pytest
 from hf_mi_ssl.data import training_batches
 from hf_mi_ssl.errors import UserError
 from tests.hub_server import Fault, HubServer, hub
+from tests.runs import FAST, Stopped, assert_same_run, results_of, run, stop_after
 from tests.shards import write_shards
-from tests.test_recipes import FAST, Stopped, assert_same_run, results_of, run, stop_after
 from tests.test_streams import KINDS, SIZES, batches_of, opened, same
 
 

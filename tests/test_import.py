@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoModelForPreTraining
 from hf_mi_ssl import cli
 from hf_mi_ssl.methods import METHODS, import_file
 from hf_mi_ssl.mi import CRITICS, JOINT_TERMS, MARGINAL_TERMS, Pairs
-from tests.test_recipes import FAST, data, log_of, run
+from tests.runs import FAST, data, log_of, run
 
 GUIDE = (Path(__file__).resolve().parent.parent / "recipes" / "guides" / "adding_a_method.md").read_text()
 SOURCE = re.search(r"```python\n(.*?)```", GUIDE, re.DOTALL)[1]

@@ -7,14 +7,14 @@ tested where it belongs:
     a SyncBN flag that does nothing for a batch norm it does not know       test_distributed, test_split_batch_norm
     a queue whose size the batch has to divide; a batch of other size       test_oracles
     shuffling that SyncBN does not replace                                  test_split_batch_norm
-    the momentum of the target stepped once an epoch                        test_recipes
+    the momentum of the target stepped once an epoch                        test_same_run
     statistics of the target neither averaged nor copied                    test_modeling
     schedules with a state that a checkpoint lacks                          test_optimization
     an arbitrary checkpoint taken up, or half a one                         test_checkpoints
     a stem with padding 2, and so maps of 34 × 34                           test_encoders
     scales in a loss that its paper lacks (Barlow's)                        test_oracles
     kNN by distance; a rank of eigenvalues in place of singular values      test_evaluation
-    the best of all epochs on the test set reported                         test_recipes (resuming measures the end)
+    the best of all epochs on the test set reported                         test_same_run (resuming measures the end)
     InfoNCE without its ceiling; a critic measured where it was fitted      test_estimators
     a short last batch of an epoch                                          test_store
 """
@@ -45,7 +45,7 @@ from hf_mi_ssl.training import (
 )
 from tests.conftest import forward, small_config, small_model
 from tests.oracles import barlow_twins, vicreg
-from tests.test_recipes import FAST, run
+from tests.runs import FAST, run
 
 
 def buffers(model):

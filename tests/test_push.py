@@ -19,7 +19,7 @@ from hf_mi_ssl.training import data_of, parse_arguments
 from tests.conftest import small_model
 from tests.hub_places import ENCODER, PUSHED, RECIPE, Ran, export, local, recipe, revisions
 from tests.hub_server import Fault
-from tests.test_recipes import FAST, assert_same_run, data, run
+from tests.runs import FAST, assert_same_run, data, run
 
 
 def test_what_is_pushed_is_the_run_without_checkpoints_pickles_and_places(run_dir, place):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.test_recipes import FAST, assert_same_run, data, log_of, recipe_of, results_of, run, stop_after
-from tests.test_recipes import Stopped as _Stopped
+from tests.runs import FAST, assert_same_run, data, log_of, recipe_of, results_of, run, stop_after
+from tests.runs import Stopped as _Stopped
 
 
 @pytest.mark.parametrize("method", ["simclr", *(pytest.param(m, marks=pytest.mark.slow) for m in ("dino", "swav"))])

@@ -14,8 +14,8 @@ from hf_mi_ssl.evaluation.batch_norm import with_statistics
 from hf_mi_ssl.training import read_records
 from hf_mi_ssl.views import view_recipes
 from tests.conftest import small_model
+from tests.runs import data, run
 from tests.test_distributed import run_processes
-from tests.test_recipes import data, run
 
 NAMES = ["jmi", "moco_v2", "sdmi", "dino"]  # global and split batch norm, one branch and two
 

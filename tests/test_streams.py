@@ -14,9 +14,9 @@ from hf_mi_ssl.data import open_train_and_held_out, training_batches
 from hf_mi_ssl.data.streams import _Chunks
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.training import DataState, Plan, data_state, parse_arguments
+from tests.runs import FAST, assert_same_run, command, environment, results_of, run, stop_after
+from tests.runs import Stopped as _Stopped
 from tests.shards import write_shards
-from tests.test_recipes import FAST, assert_same_run, command, environment, results_of, run, stop_after
-from tests.test_recipes import Stopped as _Stopped
 
 SIZES = (13, 8, 11, 10, 9)  # of shards: uneven
 N = sum(SIZES)

@@ -20,7 +20,7 @@ from hf_mi_ssl.hub.push import push_revisions
 from tests.conftest import small_model
 from tests.hub_places import ENCODER, PUSHED, RECIPE, Ran, export, local, recipe, revisions
 from tests.hub_server import Fault, Handler
-from tests.test_recipes import FAST, data, run
+from tests.runs import FAST, data, run
 
 FAULTS = [
     (Fault("POST /api/repos/create", 401), "answered 401 .*hf auth login"),
