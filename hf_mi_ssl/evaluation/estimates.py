@@ -8,7 +8,7 @@ from os import PathLike
 from statistics import mean, median
 from typing import Any
 
-from .figures import COLOURS, _figure
+from .figures import COLOURS, new_figure
 
 Rows = list[dict[str, Any]]
 _COLUMNS = 6  # panels side by side
@@ -83,7 +83,7 @@ def task_figure(rows: Rows, path: str | PathLike, title: str = "") -> None:
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     columns = min(_COLUMNS, max(1, len(panels)))
     lines = max(1, -(-len(panels) // columns))
-    figure = _figure(width=2.6 * columns + 1.6, height=(0.7 + 0.17 * len(tasks)) * lines + 0.9)
+    figure = new_figure(width=2.6 * columns + 1.6, height=(0.7 + 0.17 * len(tasks)) * lines + 0.9)
     axes = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     least = min([0.0, *(row["value"] for found in panels.values() for row in found)])
     most = 1.2 * max(1.0, *(row["truth"] for found in panels.values() for row in found))
@@ -116,7 +116,7 @@ def model_figure(rows: Rows, path: str | PathLike, title: str = "") -> None:
     """Estimates with 95 % intervals and ceilings, a panel for each space."""
     names = [name for name in _names(rows) if any("value" in row for row in rows if row["estimator"] == name)]
     spaces = list(dict.fromkeys(row["space"] for row in rows))
-    figure = _figure(width=4.0 * len(spaces) + 2.0, height=1.6 + 0.34 * len(names))
+    figure = new_figure(width=4.0 * len(spaces) + 2.0, height=1.6 + 0.34 * len(names))
     axes = figure.subplots(1, len(spaces), sharex=True, sharey=True, squeeze=False)[0]
     for axis, space in zip(axes, spaces):
         for row in rows:

@@ -13,6 +13,7 @@ from .collapse import NOTES
 Records = Iterable[Mapping[str, Any]]
 # Okabe and Ito's colours, which colour-blind people tell apart; red is the alarm's
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
+_CARD = {"facecolor": "#fafaf7", "edgecolor": "#b8b8b2", "linewidth": 1.5}
 _ALARM, _NOTE = "#D55E00", "#777777"
 _LINE = {"marker": "o", "markersize": 4, "linewidth": 1.4}
 _HOLLOW = {"marker": "o", "markersize": 6, "markerfacecolor": "white", "linestyle": "none"}
@@ -64,7 +65,7 @@ def mi_figure(records: Records, path: str | PathLike, title: str = "") -> bool:
         return False
 
     names = sorted({name for curves in panels.values() for name in curves})
-    figure = _figure(width=4.2 * len(panels) + 2.2, height=4.2)
+    figure = new_figure(width=4.2 * len(panels) + 2.2, height=4.2)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, space in zip(axes, panels):
         draw_estimates(axis, records, _SPACES[space], names)
@@ -148,7 +149,7 @@ def _stacked(
     panels = [(label, curves) for label, curves in panels if curves]
     if not panels:
         return False
-    figure = _figure(width=8.0, height=0.8 + 2.1 * len(panels))
+    figure = new_figure(width=8.0, height=0.8 + 2.1 * len(panels))
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (label, curves) in zip(axes, panels):
         axis.set_prop_cycle(color=COLOURS)
@@ -171,7 +172,10 @@ def _stacked(
     return True
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure of so many inches: a card of its own, on which words and colours show on dark pages too."""
     from matplotlib.figure import Figure  # not pyplot: no display, no global state
 
-    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained", **_CARD)
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    return figure

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data import Part
+from .figures import new_figure
 
 Embedded = dict[str, dict[str, Tensor]]  # of the random and the trained encoder: h (n, H), z (n, D), colour (n, 3)
 _FEWEST, _MOST_CLASSES = 8, 20
@@ -43,7 +44,7 @@ def draw_maps(embedded: Embedded, held: Part, directory: Path, title: str, show_
 
 def spectrum_figure(embedded: Embedded, title: str):
     """λ_k/Σλ against k, λ the eigenvalues of the covariance, of h and of z, before and after training."""
-    figure = _figure(8.0, 3.8)
+    figure = new_figure(8.0, 3.8)
     axes = figure.subplots(1, 2, sharey=True)
     for axis, space, label in zip(axes, "hz", ("representations h", "embeddings z")):
         for name, found in embedded.items():
@@ -70,7 +71,7 @@ def map_figure(embedded: Embedded, labels: Tensor | None, title: str):
     known = labels is not None and (labels >= 0).all()
     classes = labels.unique().tolist() if known else []
     named = 0 < len(classes) <= _MOST_CLASSES
-    figure = _figure(8.0, 4.4)
+    figure = new_figure(8.0, 4.4)
     for axis, (name, found) in zip(figure.subplots(1, len(embedded)), embedded.items()):
         x = found["h"].double()
         u, s, _ = torch.linalg.svd(x - x.mean(0), full_matrices=False)
@@ -119,7 +120,7 @@ def neighbours_figure(h: Tensor, held: Part, title: str):
     cells = F.pad(F.interpolate(images.float(), (_SIDE, _SIDE), mode=mode), (_GAP,) * 4, value=255.0)
     cell, columns = cells.shape[-1], chosen.shape[1]
     grid = cells.unflatten(0, chosen.shape).permute(0, 3, 1, 4, 2).reshape(len(rows) * cell, columns * cell, 3)
-    figure = _figure(8.0, 8.0 * len(rows) / columns + 0.7)
+    figure = new_figure(8.0, 8.0 * len(rows) / columns + 0.7)
     axis = figure.subplots()
     axis.imshow(grid.round().byte().numpy(), interpolation="nearest")
     axis.axvline(cell - 0.5, color="black", linewidth=1)
@@ -134,9 +135,3 @@ def neighbours_figure(h: Tensor, held: Part, title: str):
     said = f"query, and its nearest of {len(h):,} held-out images by the cosine of representations h{framed}"
     figure.suptitle(f"{title}\n{said}", fontsize=10)
     return figure
-
-
-def _figure(width: float, height: float):
-    from matplotlib.figure import Figure  # not pyplot: no display, no global state
-
-    return Figure(figsize=(width, height), dpi=120, layout="constrained")

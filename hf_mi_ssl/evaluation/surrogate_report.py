@@ -4,7 +4,7 @@ from itertools import groupby
 from os import PathLike
 
 from .estimates import _markdown
-from .figures import _figure
+from .figures import new_figure
 from .surrogates import LARGEST_SHARE, LARGEST_SPREAD, Nats, SurrogateRow
 
 _ORDERS = {"zeroth_order": "order 0", "first_order": "order 1", "second_order": "order 2", "third_order": "order 3"}
@@ -51,7 +51,7 @@ def surrogate_table(rows: list[SurrogateRow], own: Own) -> str:
 def surrogate_figure(rows: list[SurrogateRow], own: Own, path: str | PathLike, title: str = "") -> None:
     """A panel for each coordinates: the error of order 2 and its parts as shares of κ₂/2τ², by temperature."""
     panels = _by_coordinates(rows)
-    figure = _figure(width=3.6 * len(panels) + 1.2, height=5.4)
+    figure = new_figure(width=3.6 * len(panels) + 1.2, height=5.4)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (coordinates, found) in zip(axes, panels):
         axis.plot(*_shares(found, "errors", "second_order"), color="black", linewidth=3, label="M̂ − M₂: error")

@@ -192,10 +192,9 @@ def page(evidence: dict) -> str:
 
 def draw(evidence: dict, path: Path) -> None:
     """How many times as fast ours is as each other case, medians and ranges on a logarithmic axis."""
-    import matplotlib
+    from matplotlib import colormaps
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from hf_mi_ssl.evaluation.figures import new_figure
 
     bars = []
     for part in ("views", "loader", "step", "end to end", "evaluation", "terms"):
@@ -204,9 +203,10 @@ def draw(evidence: dict, path: Path) -> None:
             bars += [(f"{group}: {name}", part, middle(ratios(cases, measured[0], name))) for name in measured[1:]]
     if not bars:
         return
-    figure, axes = plt.subplots(figsize=(9, 0.6 + 0.24 * len(bars)), layout="constrained")
+    figure = new_figure(9, 0.6 + 0.24 * len(bars))
+    axes = figure.subplots()
     parts = list(dict.fromkeys(part for _, part, _ in bars))
-    colours = dict(zip(parts, plt.get_cmap("cividis")([i / max(1, len(parts)) for i in range(len(parts))])))
+    colours = dict(zip(parts, colormaps["cividis"]([i / max(1, len(parts)) for i in range(len(parts))])))
     for y, (_, part, (m, low, high)) in enumerate(bars):
         axes.errorbar(m, y, xerr=[[m - low], [high - m]], fmt="o", color=colours[part], markersize=4, capsize=2)
     for part in parts:
@@ -219,8 +219,7 @@ def draw(evidence: dict, path: Path) -> None:
     )
     axes.set_yticks(range(len(bars)), [label for label, *_ in bars], fontsize=7)
     axes.legend(fontsize=7, loc="lower right")
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    figure.savefig(path)
 
 
 def write_report(evidence: dict, output_dir: Path) -> str:

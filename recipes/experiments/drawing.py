@@ -7,22 +7,17 @@ import numpy as np
 from reading import Done, Read, replicates
 from reporting import Interval
 
-from hf_mi_ssl.evaluation.figures import COLOURS, _figure
+from hf_mi_ssl.evaluation.figures import COLOURS, new_figure
 
-# A card of its own: text and all six colours are readable on it, on light pages and on dark ones
-_CARD = {"facecolor": "#fafaf7", "edgecolor": "#b8b8b2", "linewidth": 1.5}
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def panels(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
     """A figure and its axes, (rows, columns), with room for a legend on the right."""
-    figure = _figure(width * columns + 1.8, height * rows + 0.6)
-    figure.set(**_CARD)
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    figure = new_figure(width * columns + 1.8, height * rows + 0.6)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
-        axis.set_facecolor("white")
         axis.grid(alpha=0.3)
     return figure, axes
 

@@ -7,9 +7,7 @@ What is drawn is the log of real runs, small and short; its numbers say nothing 
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from hf_mi_ssl.evaluation.figures import COLOURS
+from hf_mi_ssl.evaluation.figures import COLOURS, new_figure
 from hf_mi_ssl.mi.bounds import uniform_sphere_dv
 from tests.tiny_runs import alarms_of, tiny_run
 
@@ -36,7 +34,7 @@ def draw(name: str, directory: Path) -> dict[str, str]:
     steps = [record for record in records if "loss" in record]
     evaluations = [record for record in records if "loss" not in record]
     at = [record["step"] for record in evaluations]
-    figure = Figure(figsize=(7.6, 2.3), dpi=90, layout="constrained", facecolor="white")
+    figure = new_figure(7.6, 2.4)
     objective, mi, rank = figure.subplots(1, 3)
     objective.plot([r["step"] for r in steps], [r["value"] for r in steps], color=COLOURS[0], linewidth=1)
     if config.kind == "bound":
@@ -63,7 +61,7 @@ def draw(name: str, directory: Path) -> dict[str, str]:
         axis.grid(alpha=0.3)
         axis.set_xlabel("step", fontsize=8)
     figure.suptitle(title, fontsize=10)
-    figure.savefig(directory / f"{name}.png")
+    figure.savefig(directory / f"{name}.png", dpi=90)
     return alarms_of(config, records)
 
 
