@@ -6,7 +6,7 @@ import torch
 
 from hf_mi_ssl.views import VIEW_RECIPES, RandomViews, opencv, operations, view_recipes
 from hf_mi_ssl.views.draws import draw_parameters
-from hf_mi_ssl.views.making import make_view
+from hf_mi_ssl.views.making import make_views
 
 from .test_view_operations import random_images, uniforms
 
@@ -65,7 +65,10 @@ def test_a_published_recipe_gives_the_same_views(name, view):
     assert recipe.solarize == 0 or drawn.solarize.any()
     assert all(mask.any() for mask in (drawn.blur, drawn.grayscale, drawn.flip, drawn.jitter))
     assert len(set(map(tuple, drawn.order.tolist()))) > 8
-    fast, slow = opencv.make_view(images, drawn, recipe), make_view(operations.to_unit_range(images), drawn, recipe)
+    fast, slow = (
+        opencv.make_view(images, drawn, recipe),
+        make_views(operations.to_unit_range(images), [drawn], recipe)[0],
+    )
     levels = (fast - slow).abs() * torch.tensor(recipe.std).view(3, 1, 1) * 255
     assert levels.mean((1, 2, 3)).max() < 1.0  # each image
     assert levels.mean() < 0.5

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_mi_ssl.errors import UserError
-from hf_mi_ssl.views import RandomViews, ViewRecipe, local_recipe, make_view, view_recipes
+from hf_mi_ssl.views import RandomViews, ViewRecipe, local_recipe, make_views, view_recipes
 from hf_mi_ssl.views.draws import draw_parameters
 
 from .test_views import ks, random_images, uniforms
@@ -86,7 +86,7 @@ def test_the_default_views_are_to_the_last_bit_two_draws_of_one_recipe(size, blu
     views = RandomViews(view_recipes("moco", size), seed=5)(images, 3, indices)
     for number, view in enumerate(views):
         parameters = draw_parameters(recipe, size, size, 5, 3, indices, number)
-        assert torch.equal(view, make_view(images, parameters, recipe))
+        assert torch.equal(view, make_views(images, [parameters], recipe)[0])
 
 
 def test_each_view_is_drawn_from_its_own_recipe():

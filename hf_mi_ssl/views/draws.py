@@ -4,6 +4,7 @@ They are drawn on the CPU, a few hundred bytes for an image, so that every devic
 that is busy training is not waited for.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -36,6 +37,11 @@ class ViewParameters:
     blur: Tensor
     sigma: Tensor
     solarize: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence["ViewParameters"]) -> "ViewParameters":
+        """Those of all parts, one after the other."""
+        return cls(*map(torch.cat, zip(*(vars(part).values() for part in parts), strict=True)))
 
 
 def draw_parameters(

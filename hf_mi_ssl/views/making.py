@@ -2,6 +2,9 @@
 by OpenCV where that is faster.
 """
 
+from collections.abc import Sequence
+from itertools import groupby
+
 import torch
 from torch import Tensor
 
@@ -64,32 +67,40 @@ class RandomViews:
         height, width = images.shape[2:]
         if not any(opencv.is_faster(images, recipe) for recipe in self.recipes):
             images = operations.to_unit_range(images)  # once for all views
-        return [
-            make_view(images, draw_parameters(recipe, height, width, self.seed, epoch, indices, number), recipe)
+        drawn = [
+            (recipe, draw_parameters(recipe, height, width, self.seed, epoch, indices, number))
             for number, recipe in enumerate(self.recipes)
         ]
+        views = []
+        for _, alike in groupby(drawn, key=lambda pair: pair[0].fixed):
+            recipes, parameters = zip(*alike, strict=True)
+            views += make_views(images, parameters, recipes[0])
+        return views
 
 
-def make_view(images: Tensor, parameters: ViewParameters, recipe: ViewRecipe) -> Tensor:
-    """Apply drawn parameters: (n, 3, H, W), uint8 or floating point in [0, 1], -> float32 (n, 3, size, size),
-    normalised."""
+def make_views(images: Tensor, parameters: Sequence[ViewParameters], recipe: ViewRecipe) -> list[Tensor]:
+    """Apply drawn parameters, for a view of each image each: (n, 3, H, W), uint8 or floating point in [0, 1], ->
+    float32 (n, 3, size, size), normalised. Of `recipe` only what is not drawn is looked at."""
     if opencv.is_faster(images, recipe):
-        return opencv.make_view(images, parameters, recipe)
-    p = parameters
-    view = operations.resized_crop(images, p.top, p.left, p.height, p.width, recipe.size)
+        return [opencv.make_view(images, p, recipe) for p in parameters]
+    # All views in one batch: of small images, calls cost more than what they do
+    view = torch.cat(
+        [operations.resized_crop(images, p.top, p.left, p.height, p.width, recipe.size) for p in parameters]
+    )
+    p = ViewParameters.joined(parameters)
     operations.on_rows_(view, p.flip, operations.horizontal_flip)
     operations.color_jitter_(view, p.jitter, p.order, p.factors)
     operations.on_rows_(view, p.grayscale, operations.to_grayscale)
     operations.on_rows_(view, p.blur, lambda x, sigma: operations.gaussian_blur(x, sigma, recipe.blur_kernel), p.sigma)
     operations.on_rows_(view, p.solarize, operations.solarize)
-    return operations.normalize(view, recipe.mean, recipe.std)
+    return list(operations.normalize(view, recipe.mean, recipe.std).split(len(images)))
 
 
 @torch.no_grad()
 def random_view(images: Tensor, recipe: ViewRecipe, seed: int, epoch: int, indices: Tensor) -> Tensor:
     """One view of each image, as `RandomViews` draws its first: (n, 3, H, W) -> (n, 3, size, size)."""
     parameters = draw_parameters(recipe, *images.shape[2:], seed, epoch, indices, 0)
-    return make_view(images, parameters, recipe)
+    return make_views(images, [parameters], recipe)[0]
 
 
 @torch.no_grad()

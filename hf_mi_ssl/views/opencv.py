@@ -33,7 +33,7 @@ def _installed() -> bool:
 
 
 def make_view(images: Tensor, parameters: ViewParameters, recipe: ViewRecipe) -> Tensor:
-    """As `making.make_view`, of uint8 (n, 3, H, W) on the CPU. Images are spread over torch's number of threads."""
+    """One view of uint8 (n, 3, H, W) on the CPU, as of `making.make_views`. Images are spread over torch's threads."""
     import cv2
 
     cv2.setNumThreads(0)  # its own threads cost more than they save on a single image

@@ -48,6 +48,11 @@ class ViewRecipe:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
+    @property
+    def fixed(self) -> tuple:
+        """What is not drawn: views of recipes that agree in it can be made together."""
+        return self.size, self.blur_kernel, self.mean, self.std
+
     def __post_init__(self):
         if self.size < 1:
             raise UserError(f"the image size must be at least 1 pixel, not {self.size}")
