@@ -5,7 +5,8 @@
     python recipes/benchmark.py --parts views terms --rounds 3
 
 Each case runs in a process of its own, and the cases of a group take turns, so that a busy machine slows all of them:
-a ratio is the median over rounds. The first round of each is not counted. Evidence is written after every group to
+a ratio is the median over rounds. Between its turns a case and its workers are stopped: nobody fetches ahead in
+somebody else's. The first round of each is not counted. Evidence is written after every group to
 `evidence/speed_<device>.json` in --output_dir; the same command goes on where it was interrupted, and writes
 `speed_<device>.md` and its figure from the evidence alone. The table is printed last.
 """
@@ -14,6 +15,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -40,8 +42,7 @@ def main() -> None:
     path = args.output_dir / "evidence" / f"speed_{args.device}.json"
     evidence = read_evidence(path, args)
     with tempfile.TemporaryDirectory() as folder:
-        sizes = (32, 224) if args.device == "cuda" or args.large else (32,)
-        write_images(Path(folder) / "images", sizes, max(2 * args.batch, int(2048 * args.scale)))
+        write_images(Path(folder) / "images", max(2 * args.batch, int(2048 * args.scale)))
         for (part, group), cases in CASES.items():
             done = group in evidence["parts"].get(part, {})
             if part not in args.parts or done or not wanted(part, group, args):
@@ -86,15 +87,15 @@ def wanted(part: str, group: str, args) -> bool:
     return args.device == "cuda" or args.large or not slow
 
 
-def write_images(root: Path, sizes: tuple[int, ...], count: int) -> None:
-    """So many JPEG images for views of each size, as the cases look for them."""
+def write_images(root: Path, count: int) -> None:
+    """So many JPEG images of 32 pixels, and an eighth of them of 256 for views of 224, where cases look for them."""
     from benchmarks.registry import pictures
     from PIL import Image
 
-    for size in sizes:
+    for size in (32, 224):
         folder = root / str(size) / "train" / "any"
         folder.mkdir(parents=True)
-        for number, image in enumerate(pictures(count, 32 if size == 32 else 256)):
+        for number, image in enumerate(pictures(count, 32) if size == 32 else pictures(max(2, count // 8), 256)):
             Image.fromarray(image).save(folder / f"{number:05d}.jpg", quality=92)
 
 
@@ -153,18 +154,21 @@ class Case:
     """A process that does a round when it is told to; `first` is the time until it has done one, from its start."""
 
     def __init__(self, name: str, args, folder: str):
-        own = ["--device", args.device, "--threads", args.threads, "--batch", args.batch, "--count", args.count]
+        threads = 1 if name.startswith("views|") else args.threads  # one thread each: most do not know of more
+        own = ["--device", args.device, "--threads", threads, "--batch", args.batch, "--count", args.count]
         own += ["--scale", args.scale, "--images", f"{folder}/images", "--case", name]
         own_cache = tempfile.mkdtemp(dir=folder)  # empty: a first step includes what is done once
-        environment = {"OMP_NUM_THREADS": str(args.threads), "HF_DATASETS_CACHE": own_cache}
+        environment = {"OMP_NUM_THREADS": str(threads), "HF_DATASETS_CACHE": own_cache}
         start = time.perf_counter()
         self.name, self.rounds = name, []
         self.process = subprocess.Popen(
             [sys.executable, __file__, *map(str, own)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env=os.environ | environment | {"NO_ALBUMENTATIONS_UPDATE": "1"}, stderr=subprocess.DEVNULL,
+            process_group=0,  # what is stopped ends with this process, as the kernel sees to
         )  # fmt: skip
-        answer = self._read()
-        self.first, self.missing = time.perf_counter() - start, answer.get("missing")
+        self.start = self._read()
+        self.first, self.missing = time.perf_counter() - start, self.start.get("missing")
+        self._signal(signal.SIGSTOP)
 
     def _read(self) -> dict:
         line = self.process.stdout.readline()
@@ -172,22 +176,31 @@ class Case:
 
     def round(self) -> None:
         if self.missing is None:
+            self._signal(signal.SIGCONT)
             print("round", file=self.process.stdin, flush=True)
             answer = self._read()
+            self._signal(signal.SIGSTOP)
             self.missing = answer.get("missing")
             self.rounds.append(answer)
 
     def close(self) -> dict:
         if self.missing is not None:
             return {"missing": self.missing}
-        print("end", file=self.process.stdin, flush=True)
-        return {"rounds": self.rounds} | self._read()
+        self._signal(signal.SIGCONT)
+        word = "end, with a profile" if self.name.endswith("|ours") else "end"
+        print(word, file=self.process.stdin, flush=True)
+        return {"rounds": self.rounds, "start": self.start} | self._read()
+
+    def _signal(self, number: int) -> None:
+        """To the process and its workers; on a GPU what it has asked for is done already."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.process.kill()
+        self._signal(signal.SIGKILL)
         self.process.wait()
         self.process.stdin.close()
         self.process.stdout.close()

@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +16,8 @@ from benchmarks.terms import PLAIN, embeddings, forms
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = [
-    ("views", "32 pixels"), ("loader", "JPEG of 32 pixels to two views"),
+    ("views", "32 pixels"), ("loader", "JPEG of 32 pixels to two views of 32"),
+    ("loader", "JPEG of 256 pixels to two views of 224"),
     ("step", "mi_resnet18 at 32 pixels, float32"), ("end to end", "SimCLR from JPEG files, mi_resnet18 at 32 pixels"),
     ("evaluation", "kNN, 50k × 512, k = 200"),
 ]  # fmt: skip
@@ -23,7 +26,7 @@ QUICK = [
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory) -> Settings:
     folder = tmp_path_factory.mktemp("jpeg") / "images"
-    write_images(folder, (32,), 10)
+    write_images(folder, 16)
     return Settings("cpu", str(folder), batch=4, count=1, scale=0.01)
 
 
@@ -51,7 +54,9 @@ def evidence() -> dict:
 
     def case(*seconds, **more):
         rows = [{"seconds": s, "images": 10, "flops": 3e12, "waiting": s / 4} for s in seconds]
-        return {"rounds": rows, "peak_mb": 5.0, "first": [seconds[0]]} | more
+        start = {"python and torch": 2.0, "build": 1.0, "round": 0.5}
+        profile = [["aten::mm", 0.5], ["aten::add", 0.25]]
+        return {"rounds": rows, "peak_mb": 5.0, "first": [seconds[0]], "start": start, "profile": profile} | more
 
     both = {"ours": case(1, 2), "plain loop, torchvision": case(4, 16), "lightly": {"missing": "it is not installed"}}
     return {
@@ -71,6 +76,9 @@ def test_the_page_has_medians_ranges_goals_and_what_is_missing(tmp_path):
     assert "Not measured: lightly: it is not installed." in text
     assert "| a step at least as fast as plain loop, torchvision | 6.00 (4.00 to 8.00) | yes |" in text
     assert "at most 0.7 of the time of plain loop, torchvision | 0.25 (0.25 to 0.25) | yes |" in text
+    assert "| files, views and steps at least as fast as plain loop, torchvision | 6.00 (4.00 to 8.00) | yes |" in text
+    assert "Time of ours: aten::mm 50%, aten::add 25%." in text
+    assert "of the step itself: ours 2.0, 1.0, 0.5; plain loop, torchvision 2.0, 1.0, 0.5." in text
     assert "2.25 TFLOP/s, 75% of the matrix rate; an epoch of CIFAR-10, 50,000 images, would take 6,667 s" in text
     assert "waiting for data, SimCLR from JPEG files, mi_resnet18 at 32 pixels, ours: 25.0% of the time" in text
     assert (tmp_path / "speed_cpu.png").stat().st_size > 5000
@@ -109,3 +117,38 @@ def test_processes_take_turns_and_an_interrupted_run_goes_on(tmp_path):
     assert second["copy"] == first["copy"]  # not measured again
     assert [len(case["rounds"]) for case in second["matrix product"].values()] == [2, 2]
     assert set(second) == {group for part, group in CASES if part == "roofline"}
+
+
+def test_terms_are_judged_beside_the_best_other_and_by_memory(tmp_path):
+    def case(seconds, peak_mb):
+        return {"rounds": [{"seconds": seconds, "images": 1}], "peak_mb": peak_mb}
+
+    found = evidence()
+    cases = {"ours": case(1, 10.0), "plain: nt_xent": case(4, 90.0), "lightly": case(3, 60.0)}
+    found["parts"]["terms"] = {"nt_xent, N = 4096, D = 128": cases}
+    text = report.write_report(found, tmp_path)
+    assert "| nt_xent at N = 4096: 2 × the best other, lightly | 3.00 (3.00 to 3.00) | yes |" in text
+    assert "| nt_xent at N = 4096: a seventh of the memory of any other | 1/6.0 | no |" in text
+
+
+def test_between_its_turns_a_case_and_its_workers_stand_still(tmp_path):
+    import psutil
+    from benchmark import Case
+
+    args = SimpleNamespace(device="cpu", threads=1, batch=4, count=1, scale=0.01)
+    write_images(tmp_path / "images", 16)
+    name = "loader|JPEG of 32 pixels to two views of 32|torchvision v1, 2 workers"
+    with Case(name, args, str(tmp_path)) as case:
+        assert case.missing is None
+        assert wait_for(lambda: psutil.Process(case.process.pid).status() == psutil.STATUS_STOPPED)
+        case.round()
+        assert case.rounds[0]["images"] == 16
+        assert wait_for(lambda: psutil.Process(case.process.pid).status() == psutil.STATUS_STOPPED)
+    assert wait_for(lambda: not psutil.pid_exists(case.process.pid))
+
+
+def wait_for(condition, seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()

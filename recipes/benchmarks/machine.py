@@ -17,6 +17,46 @@ def term(name: str, form: str, n: int, d: int, settings: Settings) -> Round:
     return run
 
 
+def peers_term(make, n: int, d: int, settings: Settings) -> Round:
+    """The loss of another package; it may differ from ours by a constant and a factor, so that only costs compare."""
+    from benchmarks.terms import embeddings
+
+    loss, (a, b) = make(), embeddings(n, d, settings.device)
+
+    def run():
+        a.grad = b.grad = None
+        loss(a, b).backward()
+        return {"images": 1}
+
+    return run
+
+
+def lightly_nt_xent():
+    from benchmarks.terms import TEMPERATURE
+    from lightly.loss import NTXentLoss
+
+    return NTXentLoss(temperature=TEMPERATURE)
+
+
+def lightly_barlow_twins():
+    from lightly.loss import BarlowTwinsLoss
+
+    return BarlowTwinsLoss()
+
+
+def solo_learn_nt_xent():
+    from benchmarks.steps import solo_nt_xent
+    from benchmarks.terms import TEMPERATURE
+
+    return solo_nt_xent(TEMPERATURE)
+
+
+PEERS = {
+    "nt_xent": {"lightly": lightly_nt_xent, "solo-learn": solo_learn_nt_xent},
+    "redundancy": {"lightly, Barlow Twins": lightly_barlow_twins},
+}
+
+
 def _terms() -> None:
     from benchmarks.terms import OF_DIMENSIONS, PLAIN, forms
 
@@ -26,6 +66,8 @@ def _terms() -> None:
             for form in forms(name, n, d):
                 label = "ours" if form == "ours" else f"plain: {form}"
                 case("terms", f"{name}, N = {n}, D = {d}", label, name, form, n, d)(term)
+            for label, make in PEERS.get(name, {}).items() if len(forms(name, n, d)) > 1 else ():
+                case("terms", f"{name}, N = {n}, D = {d}", label, make, n, d)(peers_term)
 
 
 # What the machine can do

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 SHORTEST = 0.5  # seconds that a round on a GPU should take
+_MOST = 6  # operations of a profile
 
 
 def serve(build, settings) -> None:
@@ -21,22 +22,27 @@ def serve(build, settings) -> None:
         print(json.dumps(value), file=answers, flush=True)
 
     try:
+        import psutil
         import torch
 
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        before, imported = peak_bytes(settings.device, reset=True), time.perf_counter()
+        starting = time.time() - psutil.Process().create_time()
         run = build(settings)
-        before = peak_bytes(settings.device, reset=True)
+        built = time.perf_counter()
         run()
         wait(settings.device)
     except ImportError as error:
         return answer({"missing": f"{error.name or error} is not installed"})
     except Exception as error:
         return answer({"missing": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"})
-    answer({})
+    done = time.perf_counter()
+    answer({"python and torch": starting, "build": built - imported, "round": done - built})
     repeats = 1
     for line in sys.stdin:
-        if line.strip() == "end":
-            return answer({"peak_mb": round((peak_bytes(settings.device) - before) / 1e6, 1)})
+        if line.startswith("end"):
+            found = {"peak_mb": round((peak_bytes(settings.device) - before) / 1e6, 1)}
+            return answer(found | ({"profile": profiled(run, settings.device)} if "profile" in line else {}))
         start, done = time.perf_counter(), Counter()
         for _ in range(repeats):
             done.update(run())
@@ -46,6 +52,20 @@ def serve(build, settings) -> None:
             repeats = min(200, math.ceil(SHORTEST / seconds))  # from the next round on
         answer({"seconds": seconds} | dict(done))
     return None
+
+
+def profiled(run, device: str) -> list[tuple[str, float]]:
+    """Where the time of one more round goes: the operations that take most, with their shares of all of them."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA if device == "cuda" else ProfilerActivity.CPU]) as seen:
+        run()
+        wait(device)
+    time_of = f"self_{'device' if device == 'cuda' else 'cpu'}_time_total"
+    taken = {event.key: getattr(event, time_of) for event in seen.key_averages()}
+    whole = sum(taken.values()) or 1
+    most = sorted(taken, key=taken.get, reverse=True)[:_MOST]
+    return [(name, round(taken[name] / whole, 3)) for name in most if taken[name]]
 
 
 def wait(device: str) -> None:

@@ -20,12 +20,14 @@ def ours_step(encoder: str, size: int, settings: Settings, precision: str = "no"
 
 
 def ours_training(encoder: str, size: int, settings: Settings, precision: str = "no", compiled: bool = False):
-    """A function that takes a training step of SimCLR on a pair of views, as the recipe does."""
+    """A function that takes a training step of SimCLR on a pair of views, as the recipe does but for schedules and
+    log: steps that go wrong are told, and put back."""
     from accelerate import Accelerator
 
     from hf_mi_ssl import JMIConfig, JMIForPreTraining
     from hf_mi_ssl.encoders import encoder_config
     from hf_mi_ssl.training import PretrainingArguments, build_optimizer, build_seeded, forward_backward
+    from hf_mi_ssl.training.updates import Updates
 
     config = JMIConfig.from_method("simclr", encoder_config=encoder_config(encoder, size), projector_hidden_size=512)
     model = build_seeded(0, JMIForPreTraining, config)
@@ -34,10 +36,13 @@ def ours_training(encoder: str, size: int, settings: Settings, precision: str = 
     args = PretrainingArguments(optimizer="sgd", learning_rate=0.06)
     network, optimizer = accelerator.prepare(model, build_optimizer(model, args))
 
+    updates = Updates(accelerator, model, optimizer)
+
     def step(pair):
-        outputs = forward_backward(accelerator, network, tuple(pair), len(pair[0]))
-        optimizer.step()
-        optimizer.zero_grad()
+        updates.begin()
+        with accelerator.accumulate(network):
+            outputs = forward_backward(accelerator, network, tuple(pair), len(pair[0]))
+            updates.step()
         return outputs.loss
 
     return step
@@ -104,13 +109,17 @@ def lightly_training(encoder: str, settings: Settings, precision: str):
 
 
 def solo_training(encoder: str, settings: Settings, precision: str):
+    return torchvision_training(encoder, settings, precision, solo_nt_xent(0.5))
+
+
+def solo_nt_xent(temperature: float):
     from solo.losses.simclr import simclr_loss_func
 
     def loss(a, b):
         indices = torch.arange(len(a), device=a.device).repeat(2)
-        return simclr_loss_func(torch.cat([a, b]), indices, temperature=0.5)
+        return simclr_loss_func(torch.cat([a, b]), indices, temperature=temperature)
 
-    return torchvision_training(encoder, settings, precision, loss)
+    return loss
 
 
 for _encoder, _size in (("mi_resnet18", 32), ("resnet50", 224)):
