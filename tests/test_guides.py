@@ -221,7 +221,7 @@ def place(folder, tmp_path_factory):
 def test_own_images_can_be_followed_to_the_card(place):
     root, codes = place
     assert set(codes.values()) <= {0, None}, codes
-    assert len(codes) == len(commands(FIRST)) == 6
+    assert len(codes) == len(commands(FIRST)) == 5
     card = (root / "runs" / "my_photos" / "README.md").read_text()
     assert "linear" in card
     assert "fine" in card
