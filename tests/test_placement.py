@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import multiprocessing
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hf_mi_ssl import files
 from hf_mi_ssl.data import open_train_and_held_out, pixel_file, placement, training_batches
@@ -327,6 +328,15 @@ def test_probes_learn_from_good_images_under_their_own_labels(folder, tmp_path):
         assert torch.equal(labels, same_labels)
     (_, of_train), (_, of_test) = found[0]
     assert [of_train.bincount().tolist(), of_test.bincount().tolist()] == [[47, 47], [16, 15]]
+
+
+def test_pixels_on_the_only_gpu_which_has_no_index_in_accelerate_stay_where_they_are(monkeypatch):
+    monkeypatch.setattr("hf_mi_ssl.data.store.ahead", None)  # it would copy them from the CPU, in a thread
+    with FakeTensorMode():
+        store = ImageStore(torch.zeros(8, 3, SIZE, SIZE, dtype=torch.uint8), None, "cuda").on_device()
+        assert (store.images.device, store.device) == (torch.device("cuda", 0), torch.device("cuda"))
+        [(_, images)] = store.batches([torch.arange(4)])
+        assert images.device == store.images.device
 
 
 @pytest.mark.gpu

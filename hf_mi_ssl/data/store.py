@@ -83,7 +83,7 @@ class ImageStore:
         ones. With `stand_in`, `orders` are pairs of an epoch and indices, and other images stand in for bad ones."""
         chosen = self._chosen(orders, stand_in)
         fetched = ((indices, self._pixels(indices)) for indices in chosen if len(indices))
-        return fetched if self.images.device == self.device != torch.device("cpu") else ahead(fetched, self.device)
+        return ahead(fetched, self.device) if self.images.device.type == "cpu" else fetched
 
     def _chosen(self, orders: Iterable, stand_in: StandIn | None) -> Iterator[Tensor]:
         for order in orders:
