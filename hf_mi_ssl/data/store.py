@@ -73,7 +73,7 @@ class ImageStore:
 
     def _pixels(self, indices: Tensor) -> Tensor:
         places = indices if self.rows is None else torch.searchsorted(self.rows, indices)
-        return self.images[places.to(self.images.device)]
+        return self.images[places.to(self.images.device, non_blocking=True)]  # else the host waits for the step
 
     def _if_good(self, row: int) -> int | None:
         return None if row in self.bad else row
