@@ -79,7 +79,7 @@ def test_no_copy_of_a_batch_or_a_forward_pass_waits_for_the_gpu(method):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("optimizer", ["adamw", "momentum"])
+@pytest.mark.parametrize("optimizer", ["adamw", "momentum", "lars"])
 def test_no_step_of_a_recipe_waits_for_the_gpu(method, optimizer):
     """From the batch to the record, with pixels on the GPU, in bf16."""
     AcceleratorState._reset_state(reset_partial_state=True)
