@@ -9,6 +9,7 @@ import shutil
 import datasets
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from torch import multiprocessing
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -185,6 +186,28 @@ def test_a_file_that_does_not_match_is_decoded_again(good, damage, caplog):
     said = [message for message in caplog.messages if "decoding again" in message]
     assert len(said) == (damage != "no manifest")
     assert not list(default_cache_dir().glob("*.tmp"))
+
+
+def test_processes_check_a_file_at_once_and_one_of_them_decodes_what_is_damaged(good, monkeypatch, caplog):
+    corpus = load_corpus(str(good), split="train")
+    expected = file_of(corpus).images.clone()
+    with FileLock(the_file().with_suffix(".lock")):  # of a process that is still at it
+        assert torch.equal(file_of(corpus, timeout=1).images, expected)
+    the_file().write_bytes(bytes(the_file().stat().st_size))
+    valid, write, written = pixel_file._valid, pixel_file._write, []
+
+    def found_damaged_by_another_at_the_same_time(*args):
+        rows = valid(*args)
+        monkeypatch.setattr(pixel_file, "_valid", valid)
+        assert rows is None
+        file_of(corpus)
+        return rows
+
+    monkeypatch.setattr(pixel_file, "_valid", found_damaged_by_another_at_the_same_time)
+    monkeypatch.setattr(pixel_file, "_write", lambda *args: written.append(1) or write(*args))
+    assert torch.equal(file_of(corpus).images, expected)
+    assert len(written) == 1
+    assert sum("decoding again" in message for message in caplog.messages) == 1
 
 
 def test_nothing_is_left_of_a_build_that_failed(good, monkeypatch):
