@@ -67,11 +67,7 @@ def all_sum(x: Tensor) -> Tensor:
 
 
 class Agreement:
-    """What the hosts of all processes agree on, over gloo: no device is asked, and none waits.
-
-    Args:
-        minutes: in which all of them have to answer.
-    """
+    """What the hosts of all processes agree on within `minutes`, over gloo: no device is asked, and none waits."""
 
     def __init__(self, minutes: float):
         self.of_several = num_processes() > 1
@@ -112,6 +108,28 @@ def each_group_back(x: Tensor, group: int) -> Tensor:
     return rows[order[process_index() * len(x) : (process_index() + 1) * len(x)]]
 
 
+class _OnGPUs(torch.autograd.Function):
+    """By the kernels of torch's SyncBatchNorm, which save x alone; its own function has the host wait each time."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, running_mean, running_var, rate, eps):
+        x = x if x.is_contiguous(memory_format=torch.channels_last) else x.contiguous()
+        counts = torch.full((num_processes(),), x.numel() // x.shape[1], dtype=_wide(x), device=x.device)
+        found = gather(torch.cat(torch.batch_norm_stats(x, eps))[None]).chunk(2, 1)
+        running = running_mean, running_var, rate
+        mean, scale = torch.batch_norm_gather_stats_with_counts(x, *found, *running, eps, counts)
+        ctx.save_for_backward(x, mean, scale, weight, counts.int())
+        return torch.batch_norm_elemt(x, weight, bias, mean, scale, eps)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        *at, counts = ctx.saved_tensors
+        gradient = gradient if gradient.is_contiguous(memory_format=torch.channels_last) else gradient.contiguous()
+        *sums, of_weight, of_bias = torch.batch_norm_backward_reduce(gradient, *at, True, *ctx.needs_input_grad[1:3])
+        of_x = torch.batch_norm_backward_elemt(gradient, *at, *all_sum(torch.cat(sums)).chunk(2), counts)
+        return of_x, of_weight, of_bias, None, None, None, None
+
+
 class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm with the statistics of all processes, on any device (torch's SyncBatchNorm refuses the CPU).
 
@@ -127,23 +145,28 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.alone or num_processes() == 1:
             return super().forward(x)
+        rate = self._count() if self.track_running_stats else 0.0
+        if x.is_cuda:
+            return _OnGPUs.apply(x, self.weight, self.bias, self.running_mean, self.running_var, rate, self.eps)
         wide = x.to(_wide(x))
-        axes = [0, *range(2, x.ndim)]
-        shape = [1, -1] + [1] * (x.ndim - 2)
+        axes, shape = [0, *range(2, x.ndim)], [1, -1] + [1] * (x.ndim - 2)
         count = x.numel() // x.shape[1] * num_processes()  # local batches are equal
         mean = all_sum(wide.sum(axes)) / count
         centred = wide - mean.view(shape)
         variance = all_sum(centred.square().sum(axes)) / count  # two passes: E[x²] − E[x]² would cancel
         if self.track_running_stats:
             with torch.no_grad():
-                self.num_batches_tracked.add_(1)
-                rate = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
                 self.running_mean.lerp_(mean.to(self.running_mean.dtype), rate)
                 self.running_var.lerp_((variance * (count / (count - 1))).to(self.running_var.dtype), rate)
         normalised = centred * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
             normalised = normalised * self.weight.view(shape) + self.bias.view(shape)
         return normalised.to(x.dtype)
+
+    def _count(self) -> float:
+        """Count a batch; what share of the running statistics becomes that of this batch."""
+        self.num_batches_tracked.add_(1)
+        return self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
 
 
 class GroupBatchNorm(GlobalBatchNorm):
@@ -170,8 +193,7 @@ class GroupBatchNorm(GlobalBatchNorm):
             variances.append(variance)
         if self.track_running_stats:
             with torch.no_grad():
-                self.num_batches_tracked.add_(1)
-                rate = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+                rate = self._count()
                 for running, found in ((self.running_mean, means), (self.running_var, variances)):
                     mean = all_sum(torch.stack(found).mean(0)) / num_processes()
                     running.lerp_(mean.to(running.dtype), rate)

@@ -1,5 +1,6 @@
 """Packages that import a module of theirs when a name in it is asked for: `--help` does not wait for torch."""
 
+import gc
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -12,7 +13,13 @@ def lazy_names(package: str, modules: dict[str, tuple[str, ...]]) -> tuple[Calla
     def get(name: str) -> object:
         if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(import_module(module_of[name], package), name)
+        collects = gc.isenabled()
+        gc.disable()  # what modules are made of stays: to look for garbage among it takes a fifth of their import
+        try:
+            value = getattr(import_module(module_of[name], package), name)
+        finally:
+            if collects:
+                gc.enable()
         setattr(sys.modules[package], name, value)
         return value
 

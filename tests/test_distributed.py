@@ -25,11 +25,11 @@ def _worker(rank, world, store, function, results, arguments):
         dist.destroy_process_group()
 
 
-def run_processes(world, function, *arguments):
-    """`function(rank, world, *arguments)` in forked processes that talk over gloo; what each returned, by rank."""
+def run_processes(world, function, *arguments, start_method="fork"):
+    """`function(rank, world, *arguments)` in processes that talk over gloo; what each returned, by rank."""
     with tempfile.TemporaryDirectory() as folder:
         settings = (world, os.path.join(folder, "store"), function, folder, arguments)
-        mp.start_processes(_worker, settings, nprocs=world, start_method="fork")
+        mp.start_processes(_worker, settings, nprocs=world, start_method=start_method)
         return [torch.load(f"{folder}/{rank}.pt") for rank in range(world)]
 
 

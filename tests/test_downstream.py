@@ -233,7 +233,7 @@ def overlapping(n, seed, classes=4, dimension=12):
 def test_ridge_is_the_least_squares_solution_with_a_free_intercept(n, dimension):
     x, y, penalties = normal(n, dimension) + 2, torch.arange(n) % 3, (1e-3, 0.5)
     ones = torch.cat([x, torch.ones(n, 1)], 1)
-    found = _ridge(ones, y, 3, penalties, 0).unflatten(1, (2, 3))
+    found = _ridge(ones, y, torch.arange(n), 3, penalties, 0).unflatten(1, (2, 3))
     targets = torch.eye(3)[y].double()
     for i, penalty in enumerate(penalties):
         # penalties as further rows: √(λN) w = 0 for every weight but the intercept

@@ -1,12 +1,14 @@
 """Claims about what is measured on frozen representations: kNN, linear probe, spectrum, and the figures."""
 
 import math
+import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.evaluation import (
@@ -22,6 +24,8 @@ from hf_mi_ssl.evaluation import (
     training_figure,
 )
 from hf_mi_ssl.evaluation.linear_probe import selection_split
+
+probe = sys.modules[linear_probe.__module__]  # the package gives its name to the function
 
 
 def normal(*shape, seed=0):
@@ -96,6 +100,44 @@ def test_the_linear_probe_works_on_small_sets_with_absent_classes_and_dead_dimen
     test, test_y = blobs(20, 9, 3)
     result = linear_probe(train, y, test, test_y, 10, seed=0)
     assert 0 <= result.accuracy <= 1
+
+
+class Largest(TorchDispatchMode):
+    """The most elements of a tensor in float64."""
+
+    found = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.dtype == torch.float64:
+            self.found = max(self.found, result.numel())
+        return result
+
+
+def test_the_linear_probe_makes_one_copy_of_the_representations_a_few_rows_at_a_time(monkeypatch):
+    train, test = (100 * normal(600, 16) + 3, labels(600, 4)), (normal(300, 16, seed=1), labels(300, 4, 1))
+    expected = linear_probe(*train, *test, 4, seed=0)
+    mean, std = probe._moments(train[0])
+    whole = train[0].double()
+    assert torch.equal(probe._standardised(train[0], mean, std)[:, :-1], ((train[0] - mean) / std).float())
+    assert torch.equal(mean, whole.mean(0))
+    assert torch.equal(std, whole.std(0, correction=0))
+    monkeypatch.setattr(probe, "_ROWS", 50)
+    monkeypatch.setattr(probe, "_LOGITS", 7 * 4 * len(probe.LEARNING_RATES))
+    for of_parts, of_all in zip(probe._moments(train[0]), (mean, std)):
+        torch.testing.assert_close(of_parts, of_all, rtol=1e-13, atol=1e-13)
+    with Largest() as largest:
+        assert linear_probe(*train, *test, 4, seed=0) == expected
+    assert largest.found <= 50 * 17
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_linear_probe_of_a_gpu_takes_representations_from_the_cpu():
+    data = [x for part in (blobs(600, 5, 0), blobs(300, 5, 1)) for x in part]
+    there = linear_probe(*(x.cuda() for x in data), 5, seed=0)
+    assert linear_probe(*data, 5, 0, torch.device("cuda")).chosen == there.chosen
+    assert linear_probe(*data, 5, 0, torch.device("cuda")).accuracy == there.accuracy
 
 
 def test_the_selection_split_is_a_stratified_tenth():

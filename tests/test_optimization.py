@@ -1,12 +1,15 @@
 """Who decays, is adapted or stays as it is, at which step, and that a run's optimiser is timm's."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from hf_mi_ssl.errors import UserError
-from hf_mi_ssl.training import Plan, build_optimizer, parse_arguments, set_schedules
+from hf_mi_ssl.training import Plan, build_optimizer, optimization, parse_arguments, set_schedules
 from tests.conftest import small_model
+from tests.faults.harness import same
 
 
 def arguments(*argv):
@@ -179,3 +182,23 @@ def test_sgd_like_optimisers_run_without_momentum(name):
     if name.lower() in ("sgd", "momentum"):
         assert torch.allclose(layer.weight, before - 0.5 * layer.weight.grad)
     assert not torch.equal(layer.weight, before)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("name", ["adamw", "Adam", "sgd", "nesterov", "momentum"])
+def test_what_torch_has_is_timms_without_timm(name, momentum, monkeypatch):
+    args, models = arguments("--optimizer", name, "--momentum", momentum), (Adapted(), Adapted())
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "timm.optim", None)
+        optimizers = [build_optimizer(models[0], args)]
+    monkeypatch.setattr(optimization, "_OF_TORCH", {})
+    optimizers.append(build_optimizer(models[1], args))
+    assert type(optimizers[0]) is type(optimizers[1])
+    for _ in range(3):
+        models[0].backward()
+        for one, other in zip(*(model.parameters() for model in models)):
+            other.grad = one.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    assert same(*(optimizer.state_dict() for optimizer in optimizers))
+    assert same(*(model.state_dict() for model in models))

@@ -9,8 +9,10 @@ import shutil
 import datasets
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from torch import multiprocessing
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hf_mi_ssl import files
 from hf_mi_ssl.data import open_train_and_held_out, pixel_file, placement, training_batches
@@ -186,6 +188,28 @@ def test_a_file_that_does_not_match_is_decoded_again(good, damage, caplog):
     assert not list(default_cache_dir().glob("*.tmp"))
 
 
+def test_processes_check_a_file_at_once_and_one_of_them_decodes_what_is_damaged(good, monkeypatch, caplog):
+    corpus = load_corpus(str(good), split="train")
+    expected = file_of(corpus).images.clone()
+    with FileLock(the_file().with_suffix(".lock")):  # of a process that is still at it
+        assert torch.equal(file_of(corpus, timeout=1).images, expected)
+    the_file().write_bytes(bytes(the_file().stat().st_size))
+    valid, write, written = pixel_file._valid, pixel_file._write, []
+
+    def found_damaged_by_another_at_the_same_time(*args):
+        rows = valid(*args)
+        monkeypatch.setattr(pixel_file, "_valid", valid)
+        assert rows is None
+        file_of(corpus)
+        return rows
+
+    monkeypatch.setattr(pixel_file, "_valid", found_damaged_by_another_at_the_same_time)
+    monkeypatch.setattr(pixel_file, "_write", lambda *args: written.append(1) or write(*args))
+    assert torch.equal(file_of(corpus).images, expected)
+    assert len(written) == 1
+    assert sum("decoding again" in message for message in caplog.messages) == 1
+
+
 def test_nothing_is_left_of_a_build_that_failed(good, monkeypatch):
     corpus = load_corpus(str(good), split="train")
 
@@ -327,6 +351,15 @@ def test_probes_learn_from_good_images_under_their_own_labels(folder, tmp_path):
         assert torch.equal(labels, same_labels)
     (_, of_train), (_, of_test) = found[0]
     assert [of_train.bincount().tolist(), of_test.bincount().tolist()] == [[47, 47], [16, 15]]
+
+
+def test_pixels_on_the_only_gpu_which_has_no_index_in_accelerate_stay_where_they_are(monkeypatch):
+    monkeypatch.setattr("hf_mi_ssl.data.store.ahead", None)  # it would copy them from the CPU, in a thread
+    with FakeTensorMode():
+        store = ImageStore(torch.zeros(8, 3, SIZE, SIZE, dtype=torch.uint8), None, "cuda").on_device()
+        assert (store.images.device, store.device) == (torch.device("cuda", 0), torch.device("cuda"))
+        [(_, images)] = store.batches([torch.arange(4)])
+        assert images.device == store.images.device
 
 
 @pytest.mark.gpu

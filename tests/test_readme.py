@@ -43,3 +43,9 @@ def test_the_tree_has_a_line_for_every_file():
 
 def test_every_encoder_is_named():
     assert all(f"`{name}`" in README for name in ENCODERS)
+
+
+def test_every_way_to_launch_that_has_a_file_is_shown():
+    launching = [*(ROOT / "recipes" / "accelerate").iterdir(), *(ROOT / "recipes" / "slurm").iterdir()]
+    assert len(launching) >= 3
+    assert all(f" recipes/{path.parent.name}/{path.name} " in README for path in launching)

@@ -1,11 +1,14 @@
 """Help and mistakes are answered before torch is imported, and importing the package makes its models known."""
 
+import gc
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from hf_mi_ssl.lazy import lazy_names
 
 ROOT = Path(__file__).resolve().parent.parent
 # Runs a script as `python script …` does, then says which of the slow libraries it has imported.
@@ -73,3 +76,20 @@ def test_a_lazy_package_has_its_names_and_no_others():
         assert all(hasattr(package, name) for name in package.__all__)
         with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
             _ = package.nothing
+
+
+def test_a_lazy_import_does_not_look_for_garbage_and_leaves_that_as_it_was(tmp_path, monkeypatch):
+    (tmp_path / "lazily").mkdir()
+    (tmp_path / "lazily" / "__init__.py").write_text("")
+    (tmp_path / "lazily" / "good.py").write_text("import gc\n\nLOOKED = gc.isenabled()\n")
+    (tmp_path / "lazily" / "bad.py").write_text("raise RuntimeError\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import lazily
+
+    get, _ = lazy_names("lazily", {".good": ("LOOKED",), ".bad": ("anything",)})
+    assert gc.isenabled()
+    assert get("LOOKED") is lazily.LOOKED is False
+    assert gc.isenabled()
+    with pytest.raises(RuntimeError):
+        get("anything")
+    assert gc.isenabled()

@@ -2,7 +2,7 @@
 
 The file lies in the cache of `datasets`, under the fingerprint of the data, the size and the version of our decoding;
 beside it a manifest says what it holds and which images are bad. It is complete or absent, checked when it is opened,
-and built by one process while the others wait.
+by all processes at once, and built by one while the others wait.
 """
 
 import contextlib
@@ -51,20 +51,26 @@ def open_file(
     folder = Path(cache_dir or default_cache_dir())
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.uint8"
-    lock = FileLock(path.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        logger.info("%s/%s: waiting for the process that decodes it", corpus.name, corpus.split)
-        _wait_while_written(lock, temporary_of(path), timeout)
-    try:
-        rows = _valid(path, what)
-        if rows is None:
-            rows = _write(path, what, corpus, size, num_workers, timeout, report)
-        else:
+    manifest, lock = path.with_suffix(".json"), FileLock(path.with_suffix(".lock"))
+    while True:
+        seen = _stamp(manifest)
+        rows = _valid(path, what)  # without the lock: all processes of a machine check at once
+        if rows is not None:
             report.add(corpus.split, rows, len(corpus))
-    finally:
-        lock.release()
+            break
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            logger.info("%s/%s: waiting for the process that decodes it", corpus.name, corpus.split)
+            _wait_while_written(lock, temporary_of(path), timeout)
+        try:
+            if _stamp(manifest) == seen:  # else another process has decoded it since
+                if seen is not None:
+                    logger.warning("%s is not what its manifest says: decoding again", path)
+                rows = _write(path, what, corpus, size, num_workers, timeout, report)
+                break
+        finally:
+            lock.release()
     shape = len(corpus), 3, size, size
     # Private to this process where somebody writes into it, and else shared by all through the page cache.
     pixels = torch.from_file(str(path), shared=False, size=len(corpus) * 3 * size * size, dtype=torch.uint8)
@@ -95,8 +101,16 @@ def _valid(path: Path, what: dict) -> list[BadRow] | None:
             return [BadRow(*row) for row in said["bad"]]
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    logger.warning("%s is not what its manifest says: decoding again", path)
     return None
+
+
+def _stamp(manifest: Path) -> tuple[int, int] | None:
+    """Tells a manifest from one that was written later, which may say the same; None where there is none."""
+    try:
+        found = manifest.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _digest(path: Path, what: dict) -> str:

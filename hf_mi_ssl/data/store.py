@@ -73,7 +73,7 @@ class ImageStore:
 
     def _pixels(self, indices: Tensor) -> Tensor:
         places = indices if self.rows is None else torch.searchsorted(self.rows, indices)
-        return self.images[places.to(self.images.device)]
+        return self.images[places.to(self.images.device, non_blocking=True)]  # else the host waits for the step
 
     def _if_good(self, row: int) -> int | None:
         return None if row in self.bad else row
@@ -83,7 +83,7 @@ class ImageStore:
         ones. With `stand_in`, `orders` are pairs of an epoch and indices, and other images stand in for bad ones."""
         chosen = self._chosen(orders, stand_in)
         fetched = ((indices, self._pixels(indices)) for indices in chosen if len(indices))
-        return fetched if self.images.device == self.device != torch.device("cpu") else ahead(fetched, self.device)
+        return ahead(fetched, self.device) if self.images.device.type == "cpu" else fetched
 
     def _chosen(self, orders: Iterable, stand_in: StandIn | None) -> Iterator[Tensor]:
         for order in orders:

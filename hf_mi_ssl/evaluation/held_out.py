@@ -22,7 +22,7 @@ from .geometry import Measured, costly_geometry, measured_geometry, tracked_geom
 from .growth import paired_errors
 from .knn import KNN_PROTOCOL, knn_predict
 from .linear_probe import accuracy_interval, linear_probe
-from .passes import map_images
+from .passes import free_bytes, map_images
 from .spectrum import nc1
 
 _PIXEL_BYTES = 2**31
@@ -154,7 +154,7 @@ class Evaluation:
         return int((predictions == test[1]).sum()), len(predictions), protocol
 
     def _linear(self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> tuple[int, int, str]:
-        result = linear_probe(*train, *test, len(self.classes), self.seed)
+        result = linear_probe(*train, *test, len(self.classes), self.seed, self.device)
         return result.correct, result.n, result.protocol
 
     def _mutual_information(self, embeddings: dict[str, Tensor]) -> dict[str, MIEstimate]:
@@ -177,8 +177,9 @@ class Evaluation:
 
         found, indices = self._map(represent, part, [encoder])
         h, labels = found["h"], self._classes_of(part, indices)
-        # Classifiers standardise and normalise in copies; where there is no room for them, the CPU does it
-        fits = self.device.type == "cuda" and 8 * h.nbytes < torch.cuda.mem_get_info(self.device)[0]
+        # Classifiers make up to two copies. Without room for them neighbours are looked for on the CPU, and the linear
+        # probe is sent its batches.
+        fits = self.device.type == "cuda" and 4 * h.nbytes < free_bytes(self.device)
         return (h.to(self.device), labels.to(self.device)) if fits else (h, labels)
 
     def _pixels(self, part: Part) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ LINEAR_PROTOCOL = f"logistic regression {_WHERE}; SGD, momentum 0.9, cosine sche
 RIDGE_PROTOCOL = f"ridge regression to one-hot labels {_WHERE}; closed form; penalty {_CHOSEN}"
 _BATCH, _EPOCHS, _MIN_STEPS, _MOMENTUM = 256, 30, 1000, 0.9
 _ROWS = 2**16  # that float64 sums take at once
+_LOGITS = 2**27  # that are held at once
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,22 @@ def accuracy_interval(correct: int, n: int) -> tuple[float, float]:
 
 
 def linear_probe(
-    train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, num_classes: int, seed: int
+    train: Tensor,
+    train_labels: Tensor,
+    test: Tensor,
+    test_labels: Tensor,
+    num_classes: int,
+    seed: int,
+    device: torch.device | None = None,
 ) -> LinearProbeResult:
     """Accuracy of softmax(W h + b): (N, D), (N,), (M, D), (M,) with labels in 0 … C − 1.
 
-    Deterministic in `seed`, which orders the batches and draws the selection split. Runs where `train` is, on one
-    thread of a CPU. Raises UserError for unusable input.
+    Deterministic in `seed`, which orders the batches and draws the selection split. Runs on `device`, or where `train`
+    is, on one thread of a CPU; a copy of `train` is made where it is, and comes from there batch by batch. Raises
+    UserError for unusable input.
     """
-    return _probe(_fit, LEARNING_RATES, LINEAR_PROTOCOL, train, train_labels, test, test_labels, num_classes, seed)
+    fit = partial(_fit, device=device or train.device)
+    return _probe(fit, LEARNING_RATES, LINEAR_PROTOCOL, train, train_labels, test, test_labels, num_classes, seed)
 
 
 def ridge_probe(
@@ -98,21 +108,43 @@ def _probe(
     _check(train, train_labels, test, test_labels, num_classes)
     held_out = selection_split(train_labels.cpu(), seed).to(train.device)
     test, labels, test_labels = (x.to(train.device) for x in (test, train_labels, test_labels))
-    mean, std = train.double().mean(0), train.double().std(0, correction=0)
+    mean, std = _moments(train)
     std = torch.where(std > 1e-6 * (mean.abs() + std.max()), std, torch.inf)  # dead dimensions stay silent
-    train, test = (torch.cat([((h - mean) / std).float(), h.new_ones(len(h), 1).float()], 1) for h in (train, test))
+    train, test = (_standardised(h, mean, std) for h in (train, test))
 
     with _one_thread():
-        weights = fit(train[~held_out], labels[~held_out], num_classes, grid, seed)
-        logits, y = _logits(train[held_out], weights, num_classes), labels[held_out]  # (n, L, C), (n,)
-        hits = (logits.argmax(2) == y[:, None]).sum(0).tolist()
-        losses = -logits.log_softmax(2)[torch.arange(len(y), device=y.device), :, y].mean(0)
+        kept, asked = (~held_out).nonzero()[:, 0], held_out.nonzero()[:, 0]
+        weights, hits, losses = fit(train, labels, kept, num_classes, grid, seed), 0, 0.0
+        for rows in asked.split(max(1, _LOGITS // (len(grid) * num_classes))):
+            logits, y = _logits(train[rows], weights, num_classes), labels[rows].to(weights.device)  # (n, L, C), (n,)
+            hits = hits + (logits.argmax(2) == y[:, None]).sum(0)
+            of_y = -logits.log_softmax(2)[torch.arange(len(y), device=y.device), :, y]
+            losses = losses + of_y.mean(0) * (len(rows) / len(asked))
         # small splits tie often: the loss decides then; a learning rate that diverged has no loss and loses
-        best = max(range(len(grid)), key=lambda i: (hits[i], -torch.nan_to_num(losses[i], torch.inf).item()))
+        losses = torch.nan_to_num(losses, torch.inf).tolist()
+        best = max(range(len(grid)), key=lambda i: (hits[i].item(), -losses[i]))
 
-        weights = fit(train, labels, num_classes, grid[best : best + 1], seed)
-        correct = int((_logits(test, weights, num_classes)[:, 0].argmax(1) == test_labels).sum())
+        weights = fit(train, labels, torch.arange(len(train), device=train.device), num_classes, grid[best:][:1], seed)
+        predicted = [_logits(rows, weights, num_classes)[:, 0].argmax(1) for rows in test.split(_ROWS)]
+        correct = int((torch.cat(predicted).to(test_labels.device) == test_labels).sum())
     return LinearProbeResult(correct / len(test), correct, len(test), grid[best], protocol)
+
+
+def _moments(h: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each dimension, (D,) float64, of some rows at a time: copies stay small."""
+    found = [
+        (len(rows) / len(h), rows.double().mean(0), rows.double().var(0, correction=0)) for rows in h.split(_ROWS)
+    ]
+    mean = sum(share * of_rows for share, of_rows, _ in found)
+    return mean, sum(share * (var + (of_rows - mean) ** 2) for share, of_rows, var in found).sqrt()
+
+
+def _standardised(h: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(h − mean) / std with a column of ones behind, (N, D + 1) float32."""
+    found = torch.ones(len(h), h.shape[1] + 1, dtype=torch.float32, device=h.device)
+    for rows, to in zip(h.split(_ROWS), found.split(_ROWS)):
+        to[:, :-1] = (rows - mean) / std
+    return found
 
 
 def selection_split(labels: Tensor, seed: int) -> Tensor:
@@ -125,34 +157,45 @@ def selection_split(labels: Tensor, seed: int) -> Tensor:
 
 
 def _logits(x: Tensor, weights: Tensor, num_classes: int) -> Tensor:
-    return (x @ weights).unflatten(1, (-1, num_classes))  # (n, D) @ (D, L C) -> (n, L, C)
+    return (x.to(weights.device) @ weights).unflatten(1, (-1, num_classes))  # (n, D) @ (D, L C) -> (n, L, C)
 
 
-def _fit(x: Tensor, y: Tensor, num_classes: int, learning_rates: tuple[float, ...], seed: int) -> Tensor:
-    """The weights (D, L C) of one logistic regression per learning rate, all trained on the same batches."""
-    n, dimension = x.shape
+def _fit(
+    x: Tensor,
+    y: Tensor,
+    kept: Tensor,
+    num_classes: int,
+    learning_rates: tuple[float, ...],
+    seed: int,
+    device: torch.device,
+) -> Tensor:
+    """The weights (D, L C), on `device`, of one logistic regression per learning rate, all trained on the same batches
+    of the rows `kept`."""
+    n, dimension = len(kept), x.shape[1]
     batch = min(_BATCH, n)
     per_epoch = n // batch
     steps = max(_MIN_STEPS, _EPOCHS * per_epoch)
-    rates = torch.tensor(learning_rates, device=x.device).repeat_interleave(num_classes)
-    weights = torch.zeros(dimension, len(rates), device=x.device)
-    each = torch.arange(batch, device=x.device)
+    rates = torch.tensor(learning_rates, device=device).repeat_interleave(num_classes)
+    weights = torch.zeros(dimension, len(rates), device=device)
+    each, y = torch.arange(batch, device=device), y.to(device)
     velocity = torch.zeros_like(weights)
     for step in range(steps):
         epoch, position = divmod(step, per_epoch)
         if position == 0:
-            order = counter.permutation(n, "linear_probe/batches", seed, epoch).to(x.device)
-        rows = order[position * batch : (position + 1) * batch]
-        inputs = x[rows]
+            order = kept[counter.permutation(n, "linear_probe/batches", seed, epoch).to(kept.device)]
+            labels = y[order.to(device)]
+        rows = slice(position * batch, (position + 1) * batch)
+        inputs = x[order[rows]].to(device)
         error = _logits(inputs, weights, num_classes).softmax(2)  # becomes the gradient of the loss by the logits
-        error[each, :, y[rows]] -= 1
+        error[each, :, labels[rows]] -= 1
         velocity.mul_(_MOMENTUM).addmm_(inputs.T, error.flatten(1), alpha=1 / batch)
         weights -= rates * (0.5 + 0.5 * math.cos(math.pi * step / steps)) * velocity
     return weights
 
 
-def _ridge(x: Tensor, y: Tensor, num_classes: int, penalties: tuple[float, ...], seed: int) -> Tensor:
+def _ridge(x: Tensor, y: Tensor, kept: Tensor, num_classes: int, penalties: tuple[float, ...], seed: int) -> Tensor:
     """The weights (D, L C) of one ridge regression per penalty; the last column of x is 1 and is not penalised."""
+    x, y = x[kept], y[kept]
     mean, targets = x.double().mean(0), F.one_hot(y, num_classes).double()
     gram, cross = torch.zeros(x.shape[1], x.shape[1]).to(mean), torch.zeros(x.shape[1], num_classes).to(mean)
     for rows, labels in zip(x.split(_ROWS), targets.split(_ROWS)):

@@ -53,3 +53,9 @@ def map_images(
     good = whole(torch.ones(len(indices), device=device)) > 0
     pick = (lambda x: whole(x).cpu()) if good.all() else (lambda x: whole(x)[good].cpu())
     return {name: pick(x) for name, x in found.items()}, pick(indices)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Of a GPU: what nobody holds, and what torch holds of it and does not use."""
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + held

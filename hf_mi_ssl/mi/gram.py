@@ -1,5 +1,7 @@
 """Second moments on the cheaper side: what a D × D matrix says of N points, their N × N inner products say too."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -22,8 +24,7 @@ def log_det_shifted(x: Tensor, shift: float) -> Tensor:
     small = x.T @ x if d <= n else x @ x.T
     identity = torch.eye(len(small), dtype=x.dtype, device=x.device)
     factor = torch.linalg.cholesky_ex(small + shift * identity).L  # the checked one waits for the device
-    missing = (d - len(small)) * torch.log(torch.tensor(shift, dtype=x.dtype, device=x.device))
-    return 2 * factor.diagonal().log().sum() + missing
+    return 2 * factor.diagonal().log().sum() + (d - len(small)) * math.log(shift)
 
 
 def on_the_smaller_side(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

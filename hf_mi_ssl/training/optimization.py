@@ -1,7 +1,9 @@
-"""Optimisers from timm, and the schedules as pure functions of the step, so that there is no schedule to save."""
+"""Optimisers of timm, and the schedules as pure functions of the step, so that there is no schedule to save."""
 
 import inspect
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -12,6 +14,15 @@ from .plan import Plan
 from .trees import split
 
 _OF_GROUPS = ("decays", "always_adapt", "constant_learning_rate", "frozen_epochs")  # what groups here carry
+
+# Those of torch under the names and with the defaults of timm, which takes longer to import than a first step
+_OF_TORCH = {
+    "adamw": (torch.optim.AdamW, {}),
+    "adam": (torch.optim.Adam, {}),
+    "sgd": (torch.optim.SGD, {"nesterov": True}),
+    "nesterov": (torch.optim.SGD, {"nesterov": True}),
+    "momentum": (torch.optim.SGD, {"nesterov": False}),
+}
 
 
 def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim.Optimizer:
@@ -26,17 +37,9 @@ def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim
     Raises:
         UserError: if timm has no optimiser of that name, it cannot be used here, or there are no prototypes to freeze.
     """
-    from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
-
-    # Others, by the name of a class, are of libraries that are not installed or that want a GPU of their own kind
-    known = [name for name in list_optimizers() if not isinstance(get_optimizer_info(name).opt_class, str)]
-    if args.optimizer.lower() not in known:
-        raise unknown("optimizer", args.optimizer, known)
+    build, settings = _by_name(args.optimizer, args.momentum)
+    settings |= {"lr": args.learning_rate, "weight_decay": args.weight_decay}
     keeps_rate = getattr(getattr(model, "config", None), "predictor_schedule", "cosine") == "constant"
-    # Without momentum there is nothing to look ahead with, and torch refuses
-    info = get_optimizer_info(args.optimizer.lower())
-    plain = {"nesterov": False} if (info.defaults or {}).get("nesterov") and not args.momentum else {}
-    fused = {"fused": True} if "fused" in inspect.signature(info.opt_class).parameters else {}
     groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -44,10 +47,8 @@ def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim
             groups.setdefault(group, []).append(parameter)
     if args.freeze_prototypes_epochs and not any(prototypes for _, prototypes, _ in groups):
         raise UserError("--freeze_prototypes_epochs: this method has no prototypes; leave the flag out")
-    settings = {"opt": args.optimizer, "lr": args.learning_rate, "weight_decay": args.weight_decay}
-    settings |= {"momentum": args.momentum} | plain | fused
-    _try_out(args.optimizer, settings)
-    return create_optimizer_v2(
+    _try_out(args.optimizer, build, settings)
+    return build(
         [
             {
                 "params": parameters,
@@ -63,15 +64,34 @@ def build_optimizer(model: nn.Module, args: PretrainingArguments) -> torch.optim
     )
 
 
-def _try_out(name: str, settings: dict) -> None:
+def _by_name(name: str, momentum: float) -> tuple[Callable[..., torch.optim.Optimizer], dict]:
+    """What builds that optimiser of timm of parameters, and how it is set."""
+    settings = {"momentum": momentum}
+    if name.lower() in _OF_TORCH:
+        kind, defaults = _OF_TORCH[name.lower()]
+        build, settings = kind, (settings if kind is torch.optim.SGD else {}) | defaults
+    else:
+        from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
+
+        # Others, by the name of a class, are of libraries that are not installed or that want a GPU of their own kind
+        known = [one for one in list_optimizers() if not isinstance(get_optimizer_info(one).opt_class, str)]
+        if name.lower() not in known:
+            raise unknown("optimizer", name, known)
+        info = get_optimizer_info(name.lower())
+        kind, defaults, build = info.opt_class, info.defaults or {}, partial(create_optimizer_v2, opt=name)
+    if defaults.get("nesterov") and not momentum:
+        settings["nesterov"] = False  # without momentum there is nothing to look ahead with, and torch refuses
+    fused = {"fused": True} if "fused" in inspect.signature(kind).parameters else {}
+    return build, settings | fused
+
+
+def _try_out(name: str, build: Callable[..., torch.optim.Optimizer], settings: dict) -> None:
     """Build it, take a step of it and save it, before training: some need more than gradients, a compiler say, and
     some keep what no checkpoint can hold. Raises UserError."""
-    from timm.optim import create_optimizer_v2
-
     parameter = nn.Parameter(torch.zeros(2, 2))
     parameter.grad = torch.zeros(2, 2)
     try:
-        optimizer = create_optimizer_v2([parameter], **settings)
+        optimizer = build([parameter], **settings)
         optimizer.step()
         split(optimizer.state_dict(), "", {})
     except Exception as error:  # each has its own way of failing

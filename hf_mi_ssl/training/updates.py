@@ -19,8 +19,10 @@ class Updates:
     A step whose gradient is not finite leaves parameters and the optimiser's averages as they are, and puts back what
     the forward passes wrote: running statistics, queue, centre, counters. With fp16, the scaler judges.
 
-    Optimisers that can be told on the device (those that are fused, as GradScaler tells them) are, so that the host
-    does not wait for it; with others it waits once a step.
+    On an accelerator the host does not wait to hear whether the gradient is finite. Optimisers that can be told on the
+    device (those that are fused, as GradScaler tells them) are. Others that keep nothing but tensors there step in any
+    case, and weights and averages are put back from copies. The host waits for those that count steps on the host, and
+    in the first step of each parameter, which makes its averages.
     """
 
     def __init__(self, accelerator: Accelerator, model: nn.Module, optimizer, max_grad_norm: float | None = None):
@@ -29,6 +31,8 @@ class Updates:
         self.buffers = list(model.buffers())
         self.kept = [buffer.clone() for buffer in self.buffers]
         self.skipped: Tensor | bool = False
+        self.waits = accelerator.device.type == "cpu"  # where nothing is waited for, copies would only cost
+        self.settled: set[nn.Parameter] = set()  # of which the optimiser has, on their device, all that it keeps
 
     def begin(self) -> None:
         """Before the first forward pass of an optimiser step: note what the passes write."""
@@ -46,11 +50,11 @@ class Updates:
             self.optimizer.optimizer.found_inf = bad.float()
             self.optimizer.step()
             del self.optimizer.optimizer.found_inf
-            for buffer, kept in zip(self.buffers, self.kept, strict=True):
-                buffer.copy_(torch.where(bad, kept, buffer))
-            self.skipped = self.skipped | bad
+            self._put_back_if(bad)
+        elif not self.waits and (learning := self._learning) <= self.settled:
+            self._step_and_put_back(learning)
         elif self._norm().isfinite():
-            self.optimizer.step()
+            self._step_and_look()
         else:
             self._put_back()
             self.skipped = True
@@ -60,6 +64,41 @@ class Updates:
         """Whether a step was skipped since the last call."""
         skipped, self.skipped = self.skipped, False
         return skipped
+
+    def _step_and_look(self) -> None:
+        """Step, and see what the optimiser keeps of the parameters that took it."""
+        if self.waits:
+            self.optimizer.step()
+            return
+        before, learning = self._of_groups(), self._learning
+        self.optimizer.step()
+        kept = [(p, value) for p in learning for value in self.optimizer.optimizer.state.get(p, {}).values()]
+        if self._of_groups() == before and all(isinstance(v, Tensor) and v.device == p.device for p, v in kept):
+            self.settled |= learning
+
+    def _step_and_put_back(self, learning: set[nn.Parameter]) -> None:
+        """Step whatever the gradient is; if it is not finite, what was there before is there again."""
+        state, bad = self.optimizer.optimizer.state, ~self._norm().isfinite()
+        before = {p: (p.detach().clone(), {k: v.clone() for k, v in state.get(p, {}).items()}) for p in learning}
+        self.optimizer.step()
+        for p, (weights, averages) in before.items():
+            for now, then in ((p.detach(), weights), *((state[p][key], then) for key, then in averages.items())):
+                now.copy_(torch.where(bad, then, now))
+        self._put_back_if(bad)
+
+    def _put_back_if(self, bad: Tensor) -> None:
+        for buffer, kept in zip(self.buffers, self.kept, strict=True):
+            buffer.copy_(torch.where(bad, kept, buffer))
+        self.skipped = self.skipped | bad
+
+    @property
+    def _learning(self) -> set[nn.Parameter]:
+        return {p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None}
+
+    def _of_groups(self) -> str:
+        """What groups carry, in words: it changes in a step where steps are counted there."""
+        groups = self.optimizer.param_groups
+        return repr([{key: value for key, value in group.items() if key != "params"} for group in groups])
 
     def _step_scaled(self) -> None:
         if self.max_grad_norm:

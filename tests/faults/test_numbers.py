@@ -1,11 +1,13 @@
 """Numbers that go wrong: a step without a finite gradient leaves no trace, is counted, and ends a run if it stays."""
 
+import contextlib
 import os
 
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
+from timm.optim import create_optimizer_v2
 
 from hf_mi_ssl.errors import ExitCode
 from hf_mi_ssl.methods import METHODS
@@ -13,6 +15,7 @@ from hf_mi_ssl.training import Plan, Skips, Updates, parse_arguments
 from hf_mi_ssl.views import RandomViews
 from tests.conftest import forward, small_model
 from tests.faults.harness import ends_of, forked, images_of, log_of, same, states_of, train, two_processes
+from tests.test_waiting import Waits
 
 STEPS = ["--max_train_steps", 6, "--checkpointing_steps", 1, "--checkpoints_total_limit", 9]
 
@@ -120,15 +123,18 @@ def test_the_count_of_a_resumed_run_goes_on(flat, tmp_path):
     assert log_of(tmp_path) == whole
 
 
-def three_steps(optimizer, poisoned, told, scaler=None):
-    """Parameters and averages after three steps of which the second may be poisoned; what was skipped."""
+def three_steps(optimizer, poisoned, told, scaler=None, waits=True):
+    """Parameters and averages after three steps of which the second may be poisoned; what was skipped, and how often
+    the host waited after the first. Without `waits` as if on another device."""
     AcceleratorState._reset_state(reset_partial_state=True)
     PartialState._reset_state()
     accelerator = Accelerator(cpu=True)
     accelerator.scaler = scaler
     model = small_model("byol")
     network, optimizer = accelerator.prepare(model, optimizer(model.parameters()))
-    updates, skipped = Updates(accelerator, model, optimizer), []
+    updates, skipped, waited = Updates(accelerator, model, optimizer), [], Waits()
+    assert updates.waits
+    updates.waits = waits
     generator = torch.Generator().manual_seed(0)
     for step in range(3):
         views = [torch.randn(8, 3, 8, 8, generator=generator) for _ in "ab"]
@@ -139,9 +145,10 @@ def three_steps(optimizer, poisoned, told, scaler=None):
             assert updates._can_be_told == told
         loss = forward(network, *views).loss
         (loss if scaler is None else scaler.scale(loss)).backward()
-        updates.step()
+        with waited if step else contextlib.nullcontext():
+            updates.step()
         skipped.append(bool(updates.take_skipped()))
-    return model.state_dict(), optimizer.optimizer.state_dict()["state"], skipped
+    return model.state_dict(), optimizer.optimizer.state_dict()["state"], skipped, len(waited.found)
 
 
 @pytest.mark.parametrize("poisoned", [False, True])
@@ -158,13 +165,40 @@ def test_an_optimiser_that_is_told_on_the_device_skips_as_one_that_is_not(name, 
     assert same(told[0], untold[0])
     assert same(told[1], untold[1])
     assert told[2] == untold[2] == [False, poisoned, False]
+    assert (told[3], untold[3]) == (0, 2)
     assert all(tensor.isfinite().all() for tensor in told[0].values())
+
+
+@pytest.mark.parametrize("poisoned", [False, True])
+@pytest.mark.parametrize(
+    ("name", "settings", "waits"),
+    [
+        ("lars", {"momentum": 0.9, "always_adapt": True}, False),
+        ("lion", {}, False),
+        ("momentum", {"momentum": 0.9, "foreach": True}, False),
+        ("momentum", {"momentum": 0.0}, False),
+        ("lamb", {}, True),  # it counts in its groups
+        ("adan", {}, True),
+        ("adafactor", {}, True),  # and it in its state
+    ],
+)
+def test_an_optimiser_that_cannot_be_told_is_put_back_on_the_device(name, settings, waits, poisoned):
+    def build(parameters):
+        return create_optimizer_v2(list(parameters), name, lr=0.01, weight_decay=0.1, **settings)
+
+    expected, found = (three_steps(build, poisoned, False, waits=as_today) for as_today in (True, False))
+    assert same(expected[0], found[0])
+    assert same(expected[1], found[1])
+    assert expected[2] == found[2] == [False, poisoned, False]
+    assert expected[3] >= 2
+    assert found[3] == (expected[3] if waits else 0)
+    assert all(tensor.isfinite().all() for tensor in found[0].values())
 
 
 @pytest.mark.parametrize(("scale", "counted"), [(2.0**16, False), (1.0, True)])
 def test_the_scaler_of_fp16_finds_its_scale_without_being_counted(scale, counted):
     scaler = torch.amp.GradScaler("cpu", init_scale=scale)
-    weights, averages, skipped = three_steps(torch.optim.AdamW, True, False, scaler)
+    weights, averages, skipped, _ = three_steps(torch.optim.AdamW, True, False, scaler)
     assert skipped == [False, counted, False]
     assert scaler.get_scale() == scale / 2
     assert all(tensor.isfinite().all() for tensor in weights.values())
