@@ -24,6 +24,7 @@ from hf_mi_ssl.hub import export_encoder, export_pretraining
 from hf_mi_ssl.training import (
     MetricsLog,
     checkpoints,
+    data_state,
     latest_checkpoint,
     load_checkpoint,
     run_recipe,
@@ -33,7 +34,7 @@ from hf_mi_ssl.training.checkpoints import verify
 from hf_mi_ssl.training.state import lock
 from hf_mi_ssl.views import opencv
 from tests.conftest import small_model
-from tests.faults.harness import ends_of, forked, images_of, log_of, same, states_of, train
+from tests.faults.harness import ends_of, forked, images_of, log_of, same, states_of, train, two_processes
 from tests.faults.test_leaving import signalled_in_step
 from tests.test_checkpoints import a_state
 
@@ -202,6 +203,34 @@ def test_other_images_than_those_of_the_run_are_refused(split, folder, tmp_path,
     assert train("jmi", tmp_path / "run", *images_of(images), *resume, **run) == ExitCode.OTHER_RUN
     name = {"train": "images_of_train", "test": "images_of_held_out"}[split]
     assert re.search(rf"belongs to another run \({name} '\w+' → '\w+'\)", capsys.readouterr().err)
+
+
+def test_another_sample_of_what_is_held_out_is_refused(folder, tmp_path, capsys, monkeypatch):
+    def with_room_for(images):
+        monkeypatch.setattr(data_state, "room_for_pixels", lambda device: images * 3 * 8 * 8)
+        argv = [*images_of(folder), *STEPS, "--resume_from_checkpoint", "latest"]
+        return train("jmi", tmp_path, *argv, opened=open_train_and_held_out)
+
+    assert [with_room_for(20), with_room_for(20), with_room_for(9)] == [0, 0, ExitCode.OTHER_RUN]
+    assert "(num_held_out '20' → '9')" in capsys.readouterr().err
+
+
+def test_processes_hold_the_same_images_out_whatever_memory_each_has(folder, tmp_path, monkeypatch):
+    held, argv = torch.zeros(2).share_memory_(), [*images_of(folder), *STEPS, "--per_device_train_batch_size", 8]
+
+    def opened(**arguments):
+        parts = open_train_and_held_out(**arguments)
+        held[int(os.environ["RANK"])] = len(parts[1])
+        return parts
+
+    def run():
+        room = (20 + 4 * int(os.environ["RANK"])) * 3 * 8 * 8
+        monkeypatch.setattr(data_state, "room_for_pixels", lambda device: room)
+        return train("jmi", tmp_path, *argv, opened=opened)
+
+    with forked(run, *two_processes()) as children:
+        assert ends_of(children) == [0, 0]
+    assert held.tolist() == [20, 20]
 
 
 def test_the_same_images_elsewhere_go_on_and_it_is_said(folder, tmp_path, caplog):
