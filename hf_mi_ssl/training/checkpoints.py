@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import MALFORMED, ExitCode, UserError
-from ..files import digest, discard, is_directory, is_plain_file, sync, sync_and_digest
+from ..files import discard, is_as_recorded, is_directory, is_plain_file, sync, sync_and_digest
 from .trees import split
 
 FORMAT_VERSION = 1
@@ -101,7 +101,7 @@ def verify(checkpoint: Path) -> str | None:
                 return f"its manifest names {name[:80]!r}"
             if not is_plain_file(path):
                 return f"{name}, of {MANIFEST}, is missing"
-            if path.stat().st_size != recorded["size"] or digest(path) != recorded["xxh3_128"]:
+            if not is_as_recorded(path, recorded):
                 return f"{name} is damaged (by {MANIFEST})"
     except (OSError, *MALFORMED) as error:
         return f"no valid manifest ({type(error).__name__})"
