@@ -10,6 +10,7 @@ from transformers import AutoImageProcessor, PreTrainedModel
 from transformers.utils import cached_file
 
 from ..data import Part, open_train_and_held_out
+from ..encoders import refuse_fetching_file
 from ..errors import UserError
 from ..views import ViewRecipe, clean_view
 
@@ -31,6 +32,7 @@ def input_of(name: str) -> dict[str, Any]:
         UserError: for one that cannot be read, or that does not scale to [0, 1].
     """
     try:
+        refuse_fetching_file(name)  # a processor that does not say its type asks the configuration for it
         processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         if _lacks_processor(name):

@@ -13,8 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hf_mi_ssl import SDMIForPreTraining
+from hf_mi_ssl import SDMIConfig, SDMIForPreTraining
 from hf_mi_ssl.errors import ExitCode, UserError
+from hf_mi_ssl.evaluation.frozen import input_of
 from hf_mi_ssl.evaluation.saved import load_saved
 from hf_mi_ssl.files import sync_and_digest
 from hf_mi_ssl.hub import export_encoder, export_pretraining
@@ -338,6 +339,18 @@ ENCODERS = {
     "kernels within": configured(_attn_implementation_internal="evil/kernel"),
     "kernels in ViT": configured(model_type="vit", _attn_implementation="evil/kernel"),
     "backbone from the Hub": configured(model_type="detr", backbone="evil/model", use_pretrained_backbone=True),
+    "backbone that is looked up": configured(model_type="rf_detr", backbone="evil/model"),
+    "backbone of one word": configured(model_type="rf_detr", backbone="evil"),
+    "backbone from the Hub within": configured(
+        model_type="detr", backbone_config={"model_type": "timm_backbone", "backbone": "hf-hub:evil/model"}
+    ),
+    "backbone from a directory": configured(model_type="detr", backbone="local-dir:/etc"),
+    "timm from the Hub within": configured(
+        model_type="perception_lm", vision_config={"model_type": "timm_wrapper", "architecture": "hf-hub:evil/model"}
+    ),
+    "weights of timm elsewhere": configured(
+        model_type="timm_wrapper", architecture="resnet18", model_args={"checkpoint_path": "/etc/passwd"}
+    ),
     "another name": configured(_name_or_path="evil/model"),
     "quantised": configured(quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True}),
     "quantised by strangers": configured(quantization_config={"quant_method": "evil"}),
@@ -367,7 +380,7 @@ ENCODERS = {
         '{"base_model_name_or_path": "evil/model", "peft_type": "LORA"}'
     ),
 }  # fmt: skip
-HARMLESS = {"code beside a known type", "kernels of the encoder", "another name"}  # what they say is ignored
+HARMLESS = {"code beside a known type", "another name"}  # what they say is ignored
 
 
 @pytest.fixture(scope="module")
@@ -464,6 +477,13 @@ WHOLES = {
     "backbone from the Hub": of_whole(
         encoder_config={"model_type": "detr", "backbone": "evil/model", "use_pretrained_backbone": True}
     ),
+    "backbone that is looked up": of_whole(encoder_config={"model_type": "rf_detr", "backbone": "evil/model"}),
+    "backbone of the encoder within": of_whole(
+        encoder_config={
+            "model_type": "detr",
+            "backbone_config": {"model_type": "timm_backbone", "backbone": "hf-hub:evil/model"},
+        }
+    ),
     "code of the encoder": of_whole(encoder_config={"model_type": "evil", "auto_map": REMOTE}),
     "code of the whole": of_whole(auto_map=REMOTE, model_type="evil"),
     "no type": of_whole(encoder_config={}),
@@ -508,6 +528,23 @@ def test_a_hostile_whole_model_runs_nothing_asks_nobody_and_costs_one_line(name,
     requests.append(int(seen.counts[0]))
     assert seen.counts[0] == 0
     survived.append(name)
+
+
+def test_a_processor_that_leaves_its_type_to_the_configuration_asks_nobody(encoder, tmp_path, seen):
+    seen.counts.zero_()
+    hostile = shutil.copytree(encoder, tmp_path / "encoder")
+    ENCODERS["backbone that is looked up"](hostile)
+    (hostile / "preprocessor_config.json").write_text("{}")
+    with pytest.raises(UserError, match="would have to be fetched: backbone=evil/model"):
+        input_of(str(hostile))
+    assert seen.counts[0] == 0
+
+
+def test_a_row_made_in_code_asks_nobody_either(seen):
+    seen.counts.zero_()
+    with pytest.raises(UserError, match="would have to be fetched: backbone=evil"):
+        SDMIConfig(encoder_config={"model_type": "rf_detr", "backbone": "evil"})
+    assert seen.counts[0] == 0
 
 
 def test_a_token_is_nowhere_in_what_a_run_writes_or_says(flat, tmp_path, monkeypatch, capfd):
