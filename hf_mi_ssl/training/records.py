@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import ExitCode, UserError
 from ..files import whole
 from .arguments import PretrainingArguments
-from .checkpoints import drop_later, latest_checkpoint
+from .checkpoints import RECORD, drop_later, latest_checkpoint, read_json
 from .leaving import EvaluationInterruptedError
 from .plan import Plan
 from .progress import ProgressTable
@@ -178,8 +178,9 @@ def _refuse_gaps(path: Path, kept: list[dict], start: int) -> None:
     """The steps of a log have to reach the checkpoint that the run goes on from, without a gap. Only a run that takes
     up a checkpoint from elsewhere begins its own log after it."""
     steps = [record["step"] for record in kept if "loss" in record]
-    here = (path.parent / "checkpoints" / f"checkpoint-{start}").exists()
-    first = steps[0] if steps else start + (not here)
+    here = path.parent / "checkpoints" / f"checkpoint-{start}" / RECORD
+    begins = not here.exists() or "begins_log" in read_json(here)
+    first = steps[0] if steps else start + begins
     if start and steps != [*range(first, start + 1)]:
         raise UserError(
             f"{path} is damaged: it can be read up to step {steps[-1] if steps else 0}, and the checkpoint is of step "

@@ -1,5 +1,6 @@
 """A save that is cut short at any point, files that are damaged, directories that are shared: nothing is lost."""
 
+import contextlib
 import errno
 import functools
 import json
@@ -375,6 +376,33 @@ def test_a_checkpoint_from_elsewhere_does_not_go_on_over_another_run(run_of_four
     assert train("jmi", tmp_path / "run", *argv, *resume) == ExitCode.OTHER_RUN
     assert "checkpoint-4 belongs to another run (seed 0 → 5)" in capsys.readouterr().err
     assert log_of(tmp_path / "run") == log_of(whole)
+
+
+class Died(BaseException):
+    pass
+
+
+class BeforeItsLog(MetricsLog):
+    def __init__(self, *_):
+        raise Died
+
+
+class AfterAStep(MetricsLog):
+    def step(self, *_):
+        raise Died
+
+
+@pytest.mark.parametrize("again", ["latest", "elsewhere"])
+@pytest.mark.parametrize("dies", [BeforeItsLog, AfterAStep, signalled_in_step(3, signal.SIGTERM)])
+def test_a_run_that_began_elsewhere_and_ended_early_goes_on(dies, again, run_of_four, tmp_path):
+    argv, whole = run_of_four
+    elsewhere = ["--resume_from_checkpoint", whole / "checkpoints" / "checkpoint-2"]
+    with contextlib.suppress(Died):
+        assert train("jmi", tmp_path, *argv, *elsewhere, MetricsLog=dies) == ExitCode.STOPPED
+    assert latest_checkpoint(tmp_path / "checkpoints").name in ("checkpoint-2", "checkpoint-3")
+    assert train("jmi", tmp_path, *argv, *(LATEST if again == "latest" else elsewhere)) == 0
+    assert log_of(tmp_path) == [record for record in log_of(whole) if record["step"] > 2]
+    assert same(states_of(tmp_path), states_of(whole))
 
 
 def test_what_could_only_not_be_read_is_set_aside_and_not_deleted(run_of_four, tmp_path, caplog):
