@@ -78,6 +78,7 @@ def main(args: PretrainingArguments) -> None:
     leaving = Leaving(args.max_hours, args.process_timeout)  # as soon as it is asked to
     evaluation = Evaluation(train, held, recipes, args.seed, before_each=leaving.interrupt)
     announce(args, plan, accelerator, model, train, held, start)
+    hub.revise(plan.revision(start), model.encoder, recipes[0])  # the run may have died before it had
     log.evaluate(start, plan, evaluation, model)
 
     # Train: θ ascends L = J − M through both views.
