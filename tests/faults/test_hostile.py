@@ -19,7 +19,7 @@ from hf_mi_ssl.evaluation.frozen import input_of
 from hf_mi_ssl.evaluation.saved import load_saved
 from hf_mi_ssl.files import sync_and_digest
 from hf_mi_ssl.hub import export_encoder, export_pretraining
-from hf_mi_ssl.training import load_checkpoint
+from hf_mi_ssl.training import data_of, load_checkpoint, parse_arguments
 from hf_mi_ssl.training.downstream import run_downstream
 from tests.conftest import small_model
 from tests.faults.harness import ends_of, forked, images_of, train
@@ -538,6 +538,29 @@ def test_a_processor_that_leaves_its_type_to_the_configuration_asks_nobody(encod
     with pytest.raises(UserError, match="would have to be fetched: backbone=evil/model"):
         input_of(str(hostile))
     assert seen.counts[0] == 0
+
+
+PROCESSORS = [{"image_mean": 3}, {"image_mean": [0.5, 0.5]}, {"image_std": [0.0, 1.0, 1.0]}, {"image_std": ["x"] * 3},
+              {"image_mean": [float("nan")] * 3}, {"crop_size": {"height": 10**9, "width": 10**9}},
+              {"crop_size": {"height": "x", "width": "x"}}, {"crop_size": [[]], "size": [1, 2]}]  # fmt: skip
+
+
+@pytest.mark.parametrize("said", [*PROCESSORS, "deep"])
+def test_a_hostile_image_processor_costs_one_line(said, encoder, tmp_path):
+    hostile = shutil.copytree(encoder, tmp_path / "encoder")
+    file = hostile / "preprocessor_config.json"
+    assert input_of(str(hostile))["size"] == 8
+    file.write_bytes(DEEP) if said == "deep" else file.write_text(json.dumps(json.loads(file.read_text()) | said))
+    with pytest.raises(UserError, match="cannot read the image processor"):
+        input_of(str(hostile))
+
+
+@pytest.mark.parametrize("said", ['{"seed": null}', f'{{"seed": {10**30}}}', '{"seed": [1]}', '{"seed": -1}', DEEP])
+def test_hostile_arguments_of_a_run_cost_one_line(said, encoder, tmp_path):
+    hostile = shutil.copytree(encoder, tmp_path / "encoder")
+    (hostile / "training_args.json").write_bytes(said if isinstance(said, bytes) else said.encode())
+    with pytest.raises(UserError, match="does not say which seed"):
+        data_of(str(hostile), parse_arguments([], ""))
 
 
 def test_a_row_made_in_code_asks_nobody_either(seen):
