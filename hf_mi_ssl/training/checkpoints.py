@@ -7,6 +7,7 @@ ones are removed only after a newer one has been renamed, and renamed themselves
 
 import json
 import logging
+import math
 import os
 import shutil
 from pathlib import Path
@@ -75,9 +76,10 @@ def _write(final: Path, step: int, trees: dict, tensors: dict, record: dict) -> 
     sync(root.parent)
 
 
-def latest_checkpoint(root: Path) -> Path | None:
-    """The newest checkpoint whose manifest verifies; a warning names each newer one that does not."""
-    for path in _candidates(root):
+def latest_checkpoint(root: Path, before: float = math.inf) -> Path | None:
+    """The newest checkpoint, of a step before that one, whose manifest verifies; a warning names each newer one that
+    does not."""
+    for path in filter(lambda path: _step(path) < before, _candidates(root)):
         problem = verify(path)
         if problem is None:
             return path

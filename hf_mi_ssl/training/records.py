@@ -129,7 +129,8 @@ class MetricsLog:
         it takes is not training time.
 
         Raises:
-            UserError: with exit code 3, if the run has collapsed and --stop_on_collapse is set.
+            UserError: with exit code 3, if the run has collapsed and --stop_on_collapse is set; with 76, naming the
+                last checkpoint before, if embeddings are not finite.
         """
         quality, mutual_information = plan.evaluates(step), plan.measures_mi(step, len(evaluation.pairs))
         if not (quality or mutual_information):
@@ -142,6 +143,11 @@ class MetricsLog:
                 self._write([{"step": step, "epoch": plan.epoch(step)} | values])
             except EvaluationInterruptedError as interrupted:
                 logger.warning("the evaluation after step %d was broken off by %s", step, interrupted)
+            except UserError as error:
+                if error.exit_code != ExitCode.NOT_FINITE:
+                    raise
+                kept = latest_checkpoint(self.path.parent / "checkpoints", before=step) or "none yet"
+                raise UserError(f"{error}; the last one before is {kept}", exit_code=error.exit_code) from error
             self.clock = time.perf_counter()
         message = broadcast_object_list([self.alarm.stops])[0]  # the processes stop together
         if message and plan.args.stop_on_collapse and step < plan.steps:  # at the end there is nothing to stop
