@@ -10,7 +10,7 @@ from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 
-from .encoders import encoder_config as named_encoder_config
+from . import encoders
 from .errors import UserError, unknown
 from .mi import CRITICS, JOINT_TERMS, MARGINAL_TERMS
 
@@ -78,9 +78,9 @@ class MISSLConfig(PreTrainedConfig):
             if name not in _FOREIGN_KEYS:
                 raise unknown(f"column of {type(self).__name__}", name, self.columns())
         if self.encoder_config is None:
-            self.encoder_config = named_encoder_config("resnet_tiny", image_size=64)
+            self.encoder_config = encoders.encoder_config("resnet_tiny", image_size=64)
         elif isinstance(self.encoder_config, dict):
-            settings = dict(self.encoder_config)
+            encoders.refuse_fetching(settings := dict(self.encoder_config))
             self.encoder_config = AutoConfig.for_model(settings.pop("model_type", None), **settings)
         self.joint = {"expected_score": 1.0} if self.joint is None else self.joint
         self.marginal = {} if self.marginal is None else self.marginal

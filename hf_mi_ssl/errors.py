@@ -35,7 +35,10 @@ class ExitCode(IntEnum):
     LOCKED = 73, "another run that is still going writes to the same `--output_dir`"
     NOT_WRITTEN = 74, "the disk is full or refuses to be written to; the last good checkpoint is intact"
     STOPPED = 75, "asked to stop (SIGTERM, SIGINT, SIGUSR1, `--max_hours`); saved: resume it"
-    NOT_FINITE = 76, "too many steps without a finite gradient; the last good checkpoint is named"
+    NOT_FINITE = (
+        76,
+        "gradients that stay not finite, or embeddings that are; the last good checkpoint is named",
+    )
 
 
 class UserError(ValueError):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import xxhash
@@ -50,10 +51,19 @@ def discard(path: Path) -> None:
     shutil.rmtree(path) if is_directory(path) else path.unlink(missing_ok=True)
 
 
-def digest(path: Path) -> str:
+def digest(path: Path, kind: Callable = xxhash.xxh3_128) -> str:
     """Tells damage, at the rate of memory; whoever can write the file can write its manifest, so no more is asked."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
+        return hashlib.file_digest(file, kind).hexdigest()
+
+
+def is_as_recorded(path: Path, recorded: dict) -> bool:
+    """Whether a file has the size and the digest that a manifest holds of it, also one of an earlier version."""
+    if path.stat().st_size != recorded["size"]:
+        return False
+    if "blake2b" in recorded:
+        return digest(path, lambda: hashlib.blake2b(digest_size=16)) == recorded["blake2b"]
+    return digest(path) == recorded["xxh3_128"]
 
 
 def sync_and_digest(path: Path) -> dict:

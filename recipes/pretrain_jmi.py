@@ -36,6 +36,7 @@ def main(args: PretrainingArguments) -> None:
         build_optimizer,
         build_seeded,
         forward_backward,
+        memory_of_all,
         read_records,
         results,
         seed_everything,
@@ -53,7 +54,8 @@ def main(args: PretrainingArguments) -> None:
     hub = Publisher(args, accelerator.is_main_process)
     output_dir, device = Path(args.output_dir), accelerator.device
     named = {"bad_list": output_dir / "bad_images.jsonl", "speaks": accelerator.is_main_process}
-    train, held = open_train_and_held_out(**args.data_arguments(), **named, device=device)
+    named |= {"memory_limit": memory_of_all(), "device": device}
+    train, held = open_train_and_held_out(**args.data_arguments(), **named)
     plan = Plan(args, train.num_images, accelerator.num_processes)
     model = globalize_batch_norm(build_seeded(args.seed, JMIForPreTraining, config))
     if initial:
@@ -76,6 +78,7 @@ def main(args: PretrainingArguments) -> None:
     leaving = Leaving(args.max_hours, args.process_timeout)  # as soon as it is asked to
     evaluation = Evaluation(train, held, recipes, args.seed, before_each=leaving.interrupt)
     announce(args, plan, accelerator, model, train, held, start)
+    hub.revise(plan.revision(start), model.encoder, recipes[0])  # the run may have died before it had
     log.evaluate(start, plan, evaluation, model)
 
     # Train: θ ascends L = J − M through both views.

@@ -37,6 +37,7 @@ def main(args: PretrainingArguments) -> None:
         build_seeded,
         cosine_momentum,
         forward_backward,
+        memory_of_all,
         read_records,
         results,
         seed_everything,
@@ -54,7 +55,8 @@ def main(args: PretrainingArguments) -> None:
     hub = Publisher(args, accelerator.is_main_process)
     output_dir, device = Path(args.output_dir), accelerator.device
     named = {"bad_list": output_dir / "bad_images.jsonl", "speaks": accelerator.is_main_process}
-    train, held = open_train_and_held_out(**args.data_arguments(), **named, device=device)
+    named |= {"memory_limit": memory_of_all(), "device": device}
+    train, held = open_train_and_held_out(**args.data_arguments(), **named)
     plan = Plan(args, train.num_images, accelerator.num_processes)
     model = globalize_batch_norm(build_seeded(args.seed, SDMIForPreTraining, config))
     if initial:
@@ -77,6 +79,7 @@ def main(args: PretrainingArguments) -> None:
     leaving = Leaving(args.max_hours, args.process_timeout)  # as soon as it is asked to
     evaluation = Evaluation(train, held, recipes, args.seed, before_each=leaving.interrupt)
     announce(args, plan, accelerator, model, train, held, start)
+    hub.revise(plan.revision(start), model.encoder, recipes[0])  # the run may have died before it had
     log.evaluate(start, plan, evaluation, model)
 
     # Train: θ ascends L = J − M with ξ fixed, then ξ moves.

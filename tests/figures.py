@@ -1,5 +1,6 @@
 """`pytest --figures` prints what the tests of faults reached, beside what they have to reach."""
 
+import re
 import time
 
 import pytest
@@ -26,8 +27,12 @@ GOALS = {
     "a save / one that is only synced": "at most 1.3",
     "decoding / without guards, 224 pixels": "at most 1.03",
     "judging a step / the step": "at most 0.01",
-    "minutes of these tests": "8, fast ones 1.5",
+    "minutes of these tests": "at most 8, fast ones 1.5",
 }
+
+
+_NUMBER = r"\d[\d.]*(?:e[+-]?\d+)?"
+_AT_MOST = rf"(?:at most )?({_NUMBER})(?:$|,| of at least)"
 
 
 def pytest_addoption(parser):
@@ -59,5 +64,12 @@ def pytest_terminal_summary(terminalreporter, config):
         config.stash[_REACHED]["minutes of these tests"] = [f"{minutes:.1f}, one after another"]
         terminalreporter.section("figures")
         for name, goal in GOALS.items():
-            reached = "; ".join(config.stash[_REACHED].get(name, ["not run"]))
-            terminalreporter.write_line(f"{name:50} {goal:36} {reached}")
+            reached = config.stash[_REACHED].get(name, ["not run"])
+            mark = "  MISSED" if any(misses(goal, one) for one in reached) else ""
+            terminalreporter.write_line(f"{name:50} {goal:36} {'; '.join(reached)}{mark}")
+
+
+def misses(goal: str, reached: str) -> bool:
+    """Whether the number that was reached is above the one that is to be kept below, where the goal is such."""
+    most, found = re.match(_AT_MOST, goal), re.match(_NUMBER, reached)
+    return bool(most and found) and float(found[0]) > float(most[1])

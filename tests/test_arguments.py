@@ -1,6 +1,7 @@
 """The arguments of the recipes: a YAML file, overridden by the command line; mistakes answered in one line."""
 
 import itertools
+import json
 
 import pytest
 import yaml
@@ -22,6 +23,18 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_
     assert args.columns == {"temperature": 0.1, "marginal": {}, "projection_size": 64}
     assert args.files == {"train": "a.parquet"}
     assert args.optimizer == "adamw"
+
+
+def test_the_arguments_of_a_run_that_imported_are_a_configuration_and_import_nothing(tmp_path, caplog):
+    mine = tmp_path / "mine.py"
+    mine.write_text("raise SystemExit('imported')")
+    saved = parse("--seed", 3).to_dict() | {"imported": [str(mine)]}
+    (tmp_path / "training_args.json").write_text(json.dumps(saved))
+    args = parse("--config", tmp_path / "training_args.json")
+    assert (args.seed, args.imported) == (3, [])
+    assert "with --import: give it again" in caplog.text
+    (tmp_path / "training_args.json").write_text(json.dumps(saved | {"imported": []}))
+    assert parse("--config", tmp_path / "training_args.json").seed == 3
 
 
 def test_the_home_of_the_user_is_meant_where_no_shell_sees_it_and_no_is_no_boolean(tmp_path, monkeypatch):

@@ -228,7 +228,7 @@ REFUSED = {
     (lambda directory: saved(directory).write_bytes(b"cut off")): "cannot load",
     (lambda directory: saved(directory, hidden_sizes=[8, 24])): "cannot load",
     (lambda directory: saved(directory, **STRANGE)): "cannot load",
-    (lambda directory: saved(directory, **FETCHED)): "unknown timm architecture",
+    (lambda directory: saved(directory, **FETCHED)): "would have to be fetched: architecture=hf_hub:",
 }
 
 

@@ -300,11 +300,18 @@ def test_the_choice_follows_what_is_free(good, monkeypatch, caplog):
         ({"meta": needed - 1, "cpu": needed}, "decoded once, in memory"),
         ({"meta": needed - 1, "cpu": needed - 1}, "decoded for each batch"),
     ):
-        monkeypatch.setattr(placement, "free_memory", lambda device, limits=limits: limits[device.type])
+        monkeypatch.setattr(placement, "room_for_pixels", lambda device, limits=limits: limits[device.type])
         open_images(corpus, SIZE, gpu)
         assert caplog.messages[-1].endswith(expected)
     with pytest.raises(UserError, match="do not fit on meta.* --data_placement memory"):
         open_images(corpus, SIZE, gpu, placement="device")
+
+
+def test_a_sample_of_what_is_held_out_is_the_same_wherever_pixels_are(folder):
+    held = [parts_of(folder, where, memory_limit=9 * 3 * SIZE * SIZE)[1] for where in ("memory", "stream")]
+    assert [len(part) for part in held] == [9, 9]
+    assert torch.equal(held[0].indices, held[1].indices)
+    assert torch.equal(held[0].images.fetch(held[0].indices), held[1].images.fetch(held[1].indices))
 
 
 def test_shapes_need_no_file():

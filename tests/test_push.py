@@ -2,22 +2,18 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import huggingface_hub
 import pytest
-import torch
 from huggingface_hub import HfApi
-from transformers import AutoModel
 
 from hf_mi_ssl.encoders import load_encoder
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.hub import Publisher, check_hub, push
 from hf_mi_ssl.training import data_of, parse_arguments
 from tests.conftest import small_model
-from tests.hub_places import ENCODER, PUSHED, RECIPE, Ran, export, local, recipe, revisions
+from tests.hub_places import ENCODER, PUSHED, RECIPE, Ran, local, recipe, revisions
 from tests.hub_server import Fault
 from tests.runs import FAST, assert_same_run, data, run
 
@@ -49,38 +45,6 @@ def test_what_is_there_is_not_sent_again_and_what_changed_is(run_dir, place, ser
     assert len(server.requests("POST .*/commit/")) == 2
     assert len(server.requests("PUT ")) == 3
     assert place.read("metrics.jsonl") == b'{"step": 2}\n'
-
-
-STRANGER = """
-import sys, torch
-from transformers import AutoImageProcessor, AutoModel
-for revision in sys.argv[2:]:
-    where = {"pretrained_model_name_or_path": sys.argv[1], "revision": revision}
-    encoder, report = AutoModel.from_pretrained(**where, output_loading_info=True)
-    assert not report["missing_keys"] and not report["unexpected_keys"]
-    assert AutoImageProcessor.from_pretrained(**where).crop_size["height"] == 16
-    print(encoder(torch.ones(1, 3, 16, 16)).pooler_output.double().sum().item().hex())
-assert "hf_mi_ssl" not in sys.modules
-"""
-
-
-def of(directory) -> float:
-    with torch.no_grad():
-        return AutoModel.from_pretrained(directory)(torch.ones(1, 3, 16, 16)).pooler_output.double().sum().item()
-
-
-def test_strangers_load_encoder_and_revision_by_name(run_dir, place, tmp_path, figure):
-    export(small_model("jmi", seed=1), tmp_path / "epoch-010")
-    push(run_dir, place.repo_id)
-    push(tmp_path / "epoch-010", place.repo_id, revision="epoch-010")
-    command = [sys.executable, "-P", "-c", STRANGER, place.repo_id, "main", "epoch-010"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    expected = [of(run_dir), of(tmp_path / "epoch-010")]
-    assert [float.fromhex(line) for line in done.stdout.split()] == expected, done.stderr  # bit for bit
-    assert expected[0] != expected[1]
-    figure("a published repository, to plain transformers", "loads, no key missing, bit for bit")
-    assert place.files() == PUSHED  # main is as it was
-    assert place.files("epoch-010") == ENCODER  # and the revision holds nothing of main
 
 
 def test_a_private_repository_needs_the_token_and_a_public_one_is_not_taken_for_it(run_dir, place):

@@ -15,6 +15,7 @@ import torch
 from hf_mi_ssl.commands import look, view
 from hf_mi_ssl.commands.run_page import read_run
 from hf_mi_ssl.encoders import build_encoder, encoder_config
+from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.hub import export_encoder
 from hf_mi_ssl.training import parse_arguments
 from hf_mi_ssl.views import IMAGENET_MEAN, IMAGENET_STD
@@ -147,6 +148,59 @@ def test_a_run_whose_images_have_moved_is_shown_without_them(run_dir, tmp_path):
     assert found["map"] is None
     assert "gone" in found["missing"]
     assert found["run"]["panels"]
+
+
+HUB = {"dataset_name": "evil/images", "data_dir": None}
+ADDRESS = {"dataset_name": "parquet", "data_dir": None, "data_files": {"train": ["http://10.0.0.1/a.parquet"]}}
+
+
+@pytest.mark.parametrize(
+    "said", [HUB, ADDRESS, {"data_dir": "hf://datasets/evil/images"}, {"data_cache_dir": "/evil"}]
+)
+def test_only_a_run_that_is_trusted_says_what_is_fetched_and_where_pixels_are_written(
+    said, run_dir, tmp_path, monkeypatch
+):
+    opened = []
+
+    def asked(**data):
+        opened.append(data["cache_dir"])
+        raise UserError("asked")
+
+    monkeypatch.setattr(look, "open_train_and_held_out", asked)
+    copy = shutil.copytree(run_dir, tmp_path / "run")
+    args = json.loads((copy / "training_args.json").read_text())
+    (copy / "training_args.json").write_text(json.dumps(args | said))
+    expected = "asked" if "data_cache_dir" in said else "--trust_run lets them be fetched"
+    assert expected in Parsed(view.page(copy, 20)).data["missing"]
+    assert opened == ([None] if "data_cache_dir" in said else [])
+    assert "asked" in Parsed(view.page(copy, 20, trusted=True)).data["missing"]
+    assert opened[-1] == said.get("data_cache_dir")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda a: [], lambda a: {}, lambda a: a | {"dataset_name": 3}, lambda a: a | {"image_size": "16"},
+     lambda a: a | {"image_size": -1}, lambda a: a | {"views": "evil"}, lambda a: a | {"data_files": ["x"]},
+     lambda a: a | {"data_files": {"train": [3]}}, lambda a: "[" * 100_000],
+)  # fmt: skip
+def test_arguments_that_no_run_has_written_cost_one_line(change, run_dir, tmp_path):
+    copy = shutil.copytree(run_dir, tmp_path / "run")
+    changed = change(json.loads((copy / "training_args.json").read_text()))
+    (copy / "training_args.json").write_text(changed if isinstance(changed, str) else json.dumps(changed))
+    with pytest.raises(UserError):
+        look.map_of(copy, 20)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"evaluations": 3, "steps": 2}', '{"steps": []}', '{"x": 1}'])
+def test_results_that_no_run_has_written_cost_one_line(content, run_dir, tmp_path, capsys):
+    copy = shutil.copytree(run_dir, tmp_path / "run")
+    (copy / "results.json").write_text(content)
+    if content == "[]":
+        (copy / "training_args.json").write_text("[]")
+    assert view.main([str(copy), "--output", str(tmp_path / "page.html"), "--num_images", "0"]) == 2
+    said = capsys.readouterr().err
+    assert "are not those of a run" in said
+    assert said.count("\n") == 1
 
 
 def test_the_server_answers_this_machine_under_its_own_name_only(run_dir):

@@ -5,6 +5,7 @@ import io
 import json
 from dataclasses import fields
 from pathlib import Path
+from typing import get_type_hints
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from ..data import open_train_and_held_out
+from ..data.corpora import LOCAL
 from ..encoders import load_encoder
+from ..errors import MALFORMED, UserError
 from ..evaluation import represent
 from ..evaluation.saved import views_of
 from ..training import PretrainingArguments
@@ -23,17 +26,28 @@ _SIDE = 72  # pixels of an image on the page
 
 
 @torch.no_grad()
-def map_of(run_dir: Path, num_images: int) -> dict | None:
+def map_of(run_dir: Path, num_images: int, trusted: bool = False) -> dict | None:
     """Of at most `num_images` held-out images: points (two principal components of h), labels and their names, the
     nearest neighbours of each by the cosine of h, and the images as data URLs. None if there are fewer than three.
 
+    Only a run that is `trusted` says what is fetched from elsewhere, and where the file of pixels lies.
+
     Raises:
-        UserError: if the data are not where the run found them.
+        UserError: if the data are not where the run found them, or elsewhere; for a file that no run has written.
     """
-    saved = json.loads((run_dir / "training_args.json").read_text())
-    plain = {field.name: saved[field.name] for field in fields(PretrainingArguments) if field.name in saved}
-    args = PretrainingArguments(**{name: plain[name] for name in plain if name not in _WRITTEN_OTHERWISE})
-    data = args.data_arguments() | {"data_files": saved["data_files"]}
+    file = run_dir / "training_args.json"
+    try:
+        args, files = _arguments_of(json.loads(file.read_text()))
+    except UserError:
+        raise
+    except (OSError, *MALFORMED) as error:
+        reason = f"{type(error).__name__}: {str(error)[:100]}"
+        raise UserError(f"{file} does not say where the images of the run are ({reason})") from error
+    data = args.data_arguments() | {"data_files": files}
+    if not trusted:
+        data["cache_dir"] = None
+        if place := _elsewhere(data):
+            raise UserError(f"the run names images elsewhere, {place[:80]!r}: --trust_run lets them be fetched")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     held = open_train_and_held_out(**data, device=device)[1].sample(num_images, args.seed)
     if len(held) < 3:
@@ -42,6 +56,32 @@ def map_of(run_dir: Path, num_images: int) -> dict | None:
     encoder = load_encoder(str(run_dir)).eval().to(device)
     h = torch.cat([h.cpu() for _, h in represent(encoder, held, recipe)])
     return _map(h, held.images.fetch(held.indices).cpu(), held.labels, held.label_names, held.split)
+
+
+def _arguments_of(saved: dict) -> tuple[PretrainingArguments, dict | None]:
+    """The arguments of a run as it has written them down, of the types and among the choices that they have, and its
+    data files. Raises `MALFORMED` for others."""
+    types, plain = get_type_hints(PretrainingArguments), {}
+    for field in fields(PretrainingArguments):
+        if field.name in saved and field.name not in _WRITTEN_OTHERWISE:
+            value = plain[field.name] = saved[field.name]
+            choices = [None, *field.metadata.get("choices", [value])]
+            if not isinstance(value, types[field.name]) or value not in choices:
+                raise ValueError(f"{field.name}={value!r}"[:60])
+    given = (saved["data_files"] or {}).items()
+    files = {split: value if isinstance(value, list) else [value] for split, value in given}
+    if not all(isinstance(file, str) for group in files.values() for file in group):
+        raise ValueError(f"data_files={files!r}"[:60])
+    return PretrainingArguments(**plain), files or None
+
+
+def _elsewhere(data: dict) -> str | None:
+    """The name of a data set, or of a file of it, that is not on this machine."""
+    name, groups = data["dataset_name"], (data["data_files"] or {}).values()
+    if name not in (*LOCAL, "shapes") and not Path(name).is_dir():
+        return name
+    files = [name, data["data_dir"] or "", *(file for group in groups for file in group)]
+    return next((file for file in files if "://" in file or "::" in file), None)
 
 
 def _map(h: Tensor, images: Tensor, labels: Tensor | None, names: list[str] | None, split: str) -> dict:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..errors import MALFORMED, UserError
 from ..estimators import TRACKED
 from ..training import read_records
 
@@ -14,7 +15,15 @@ _MI_NOTE = "lower bounds; dashed: what each can show at most; bands: 95 %"
 
 
 def read_run(run_dir: Path) -> dict:
-    """What `page.html` draws of a run, finished or in progress."""
+    """What `page.html` draws of a run, finished or in progress. Raises UserError for files that no run has written."""
+    try:
+        return _read_run(run_dir)
+    except MALFORMED as error:
+        reason = f"{type(error).__name__}: {str(error)[:100]}"
+        raise UserError(f"the files of {run_dir} are not those of a run ({reason})") from error
+
+
+def _read_run(run_dir: Path) -> dict:
     records = read_records(run_dir / "metrics.jsonl")
     arguments, results = (_json(run_dir / name) for name in ("training_args.json", "results.json"))
     row = results.get("row", {})
@@ -91,5 +100,5 @@ def _value(row: dict) -> str:
 def _json(path: Path) -> dict:
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError):  # not there yet
+    except (OSError, ValueError, RecursionError):  # not there yet
         return {}

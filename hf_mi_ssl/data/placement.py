@@ -20,16 +20,12 @@ logger = logging.getLogger(__name__)
 PLACEMENTS = ("auto", "device", "memory", "stream")
 
 
-def free_memory(device: torch.device) -> int:
-    """Half of the bytes that are free on the device."""
+def room_for_pixels(device: torch.device) -> int:
+    """The bytes that pixels may take on a device: half of what is free on an accelerator, and of all the memory of the
+    machine. What is free there at a moment is another number in each process, and in a run that is resumed."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] // 2
-    try:
-        import psutil
-
-        return psutil.virtual_memory().available // 2
-    except ImportError:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def storage_size(image_size: int) -> int:
@@ -54,21 +50,21 @@ def open_images(
 
     `placement` is `device` (a tensor on the accelerator), `memory` (a file mapped into memory, batches copied while
     the step computes), `stream` (decoded for each batch) or `auto`: the first that fits into half of what is free on
-    the accelerator, or into `memory_limit` bytes (half of the memory that is free). The file is in `cache_dir`; where
+    the accelerator, or into `memory_limit` bytes (half of the machine's memory). The file is in `cache_dir`; where
     it cannot be written, the pixels are in memory of this process alone, or streamed if they do not fit.
 
     Raises:
         UserError: as `ImageStore.build`, and for a `device` on which the pixels do not fit.
     """
     device, report = torch.device(device), report or BadImages()
-    limit = free_memory(torch.device("cpu")) if memory_limit is None else memory_limit
+    limit = room_for_pixels(torch.device("cpu")) if memory_limit is None else memory_limit
     needed = len(corpus) * 3 * size * size
-    fits = device.type != "cpu" and needed <= free_memory(device)
+    fits = device.type != "cpu" and needed <= room_for_pixels(device)
     if placement == "device" and device.type == "cpu":
         placement = "memory"
     if placement == "device" and not fits:
         raise UserError(
-            f"{needed / 1e9:.2f} GB of pixels do not fit on {device}, {free_memory(device) / 1e9:.2f} GB of which "
+            f"{needed / 1e9:.2f} GB of pixels do not fit on {device}, {room_for_pixels(device) / 1e9:.2f} GB of which "
             "may be taken: give --data_placement memory"
         )
     chosen = ("device" if fits else "memory" if needed <= limit else "stream") if placement == "auto" else placement
@@ -107,15 +103,21 @@ def _open_store(
 
 
 def open_held_out(
-    corpus: Corpus | ShapesCorpus, images: ImageStore | ImageReader, rows: Tensor, seed: int
+    corpus: Corpus | ShapesCorpus,
+    images: ImageStore | ImageReader,
+    rows: Tensor,
+    seed: int,
+    memory_limit: int | None = None,
 ) -> tuple[ImageStore, Tensor]:
     """The images of `rows`, sorted int64 (n,), which are read again and again: decoded once whatever the placement;
-    and those rows that are not bad. Of what does not fit into half of the memory that is free it is a sample."""
+    and those rows that are not bad. Of what does not fit into `memory_limit` bytes (half of the machine's memory) it
+    is a sample, the same whatever the placement."""
+    limit = room_for_pixels(torch.device("cpu")) if memory_limit is None else memory_limit
+    most = max(1, limit // (3 * images.size**2))
+    if len(rows) > most:
+        logger.warning("%d of %d held-out images fit into memory: a sample", most, len(rows))
+        rows = rows[permutation(len(rows), "held out sample", seed)[:most].sort().values]
     if not isinstance(images, ImageStore):
-        most = free_memory(torch.device("cpu")) // (3 * images.size**2)
-        if len(rows) > most:
-            logger.warning("%d of %d held-out images fit into memory: a sample", most, len(rows))
-            rows = rows[permutation(len(rows), "held out sample", seed)[:most].sort().values]
         reader = images.size, images.device, images.num_workers, images.timeout, images.report
         images = ImageStore.build(corpus, *reader, rows=rows)
     return images, rows[torch.tensor([row not in images.bad for row in rows.tolist()], dtype=torch.bool)]

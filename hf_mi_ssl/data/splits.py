@@ -37,13 +37,14 @@ def open_train_and_held_out(
     speaks: bool = True,
     streaming: bool = False,
     shuffle_buffer_size: int = 4096,
+    memory_limit: int | None = None,
     **source,
 ) -> tuple[Part, Part]:
     """The images to train on and those to evaluate on, decoded.
 
-    `source` goes to `load_corpus`, `placement` and `cache_dir` to `open_images`, and what is said of bad images to
-    `BadImages`; `streaming` is described at `open_streamed`. Without `eval_split` the images held out are the
-    validation or test split, or else a tenth of train, drawn by `seed`; bad ones are left out.
+    `source` goes to `load_corpus`, `placement`, `cache_dir` and `memory_limit` to `open_images`, and what is said of
+    bad images to `BadImages`; `streaming` is described at `open_streamed`. Without `eval_split` the images held out
+    are the validation or test split, or else a tenth of train, drawn by `seed`; bad ones are left out.
 
     Raises:
         UserError: as `load_corpus`, `open_images` and `BadImages.add` do.
@@ -57,21 +58,22 @@ def open_train_and_held_out(
         return open_streamed(
             dataset_name=dataset_name, train_split=train_split, eval_split=eval_split, held_out=_HELD_OUT,
             image_size=image_size, seed=seed, device=torch.device(device), num_workers=num_workers, timeout=timeout,
-            report=report, shuffle_buffer_size=shuffle_buffer_size, **source,
+            report=report, shuffle_buffer_size=shuffle_buffer_size, memory_limit=memory_limit, **source,
         )  # fmt: skip
     train = load_corpus(dataset_name, split=train_split, **source)
     eval_split = eval_split or evaluation_split(train.available_splits, train_split)
     size, how = storage_size(image_size), {"cache_dir": cache_dir, "timeout": timeout, "report": report}
-    images = open_images(train, size, device, num_workers, placement=placement, **how)
+    how |= {"placement": placement, "memory_limit": memory_limit}
+    images = open_images(train, size, device, num_workers, **how)
     if eval_split is None:
         kept, held = held_out(len(train), _HELD_OUT, seed)
-        held_images, held = open_held_out(train, images, held, seed)
+        held_images, held = open_held_out(train, images, held, seed, memory_limit)
         what = (train.label_names, report, contents(train), train.fingerprint)
         held_part = Part(held_images, held, f"{train_split} (a tenth, held out)", *what)
         return Part(images, kept, train_split, *what), held_part
     held_corpus = load_corpus(dataset_name, split=eval_split, **source)
-    held_images = open_images(held_corpus, size, device, num_workers, placement=placement, **how)
-    held_images, held = open_held_out(held_corpus, held_images, torch.arange(len(held_corpus)), seed)
+    held_images = open_images(held_corpus, size, device, num_workers, **how)
+    held_images, held = open_held_out(held_corpus, held_images, torch.arange(len(held_corpus)), seed, memory_limit)
     what, of_held = ((of.label_names, report, contents(of), of.fingerprint) for of in (train, held_corpus))
     return (
         Part(images, torch.arange(len(train)), train_split, *what),

@@ -15,7 +15,7 @@ from .contents import contents_of_shards
 from .corpora import LOCAL, Corpus, evaluation_split, load_splits, local_files
 from .images import Cell, as_cell
 from .parts import Part
-from .placement import free_memory, storage_size
+from .placement import room_for_pixels, storage_size
 from .shards import ROW_BITS, Rows, is_held_out, next_row, shards_of
 from .store import ImageStore
 from .streams import ImageStream
@@ -90,6 +90,7 @@ def open_streamed(
     timeout: float,
     report: BadImages,
     shuffle_buffer_size: int,
+    memory_limit: int | None = None,
     data_files=None,
     data_dir: str | None = None,
     image_column_name: str | None = None,
@@ -98,8 +99,8 @@ def open_streamed(
     """As `open_train_and_held_out`: train has the stream, and both have images in memory to measure on.
 
     Without `eval_split` the fraction `held_out` of train is, row by row, by the seed and the place of the row. At most
-    5,000 images of either are read, or as many as fit into memory, from up to 16 shards; none of train if there are no
-    labels to learn from.
+    5,000 images of either are read, or as many as fit into `memory_limit` bytes, from up to 16 shards; none of train
+    if there are no labels to learn from.
     """
     if dataset_name == "shapes":
         raise UserError("shapes are drawn, not read: leave --streaming out")
@@ -119,7 +120,8 @@ def open_streamed(
         num_workers=num_workers, timeout=timeout, report=report,
     )  # fmt: skip
 
-    most = max(1, min(_SAMPLE, free_memory(torch.device("cpu")) // (2 * 3 * size * size)))
+    limit = room_for_pixels(torch.device("cpu")) if memory_limit is None else memory_limit
+    most = max(1, min(_SAMPLE, limit // (2 * 3 * size * size)))
     columns = [column, *([labels.split(".")[0]] if labels and labels not in features else [labels] if labels else [])]
     wanted = {False: most if labels else 0}
     if eval_split is None:

@@ -10,7 +10,7 @@ from .by_name import ENCODERS, build_encoder, encoder_config, load_encoder, repr
 from .checkpointing import checkpoint_activations
 from .classifier import build_classifier
 from .configuration_mi_resnet import MIResNetConfig
-from .downloads import locate, refuse_damaged, refuse_fetching, refuse_inexact
+from .downloads import locate, refuse_damaged, refuse_fetching, refuse_fetching_file, refuse_inexact
 from .modeling_mi_resnet import MIResNetBackbone, MIResNetForImageClassification, MIResNetModel
 
 AutoModel.register(MIResNetConfig, MIResNetModel, exist_ok=True)
@@ -31,6 +31,7 @@ __all__ = [
     "locate",
     "refuse_damaged",
     "refuse_fetching",
+    "refuse_fetching_file",
     "refuse_inexact",
     "representation_size",
 ]

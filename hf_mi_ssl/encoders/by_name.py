@@ -22,7 +22,7 @@ from transformers import (
 
 from ..errors import UserError, unknown
 from .configuration_mi_resnet import MIResNetConfig
-from .downloads import locate, refuse_damaged, refuse_endless, refuse_fetching, refuse_inexact
+from .downloads import locate, refuse_damaged, refuse_endless, refuse_fetching, refuse_fetching_file, refuse_inexact
 
 _RESNET_TINY = {
     "depths": [1, 1, 1, 1],
@@ -168,6 +168,7 @@ def load_encoder(name_or_path: str | Path) -> PreTrainedModel:
     """
     name, source = str(name_or_path), locate(name_or_path)
     try:
+        refuse_fetching_file(source)
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         _refuse_hostile(config)
         encoder, report = AutoModel.from_pretrained(

@@ -2,8 +2,10 @@
 needs."""
 
 import hashlib
+import json
 import logging
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -12,10 +14,14 @@ from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import cached_file
 
 from ..errors import UserError
 
 _LAYERS = 1000
+_CONFIG_BYTES = 2**24  # tens of thousands of classes with their names
+_NAMES_A_PART = r"backbone|attn_impl|\.architecture$"
+_IS_ELSEWHERE = r"\.(backbone|use_pretrained_backbone|checkpoint_path)$"
 _notice = cache(logging.getLogger(__name__).warning)  # each once
 
 
@@ -92,13 +98,39 @@ def refuse_endless(config: PreTrainedConfig) -> None:
             raise UserError(f"the configuration has more than {_LAYERS:,} layers ({key}): no encoder has")
 
 
-def refuse_fetching(config: PreTrainedConfig) -> None:
-    """Refuse a configuration of which a part, a backbone or a kernel of attention, would come from elsewhere."""
-    said = config.to_dict() | {"attn_implementation": getattr(config, "_attn_implementation", None)}
-    for key, value in said.items():
-        named = isinstance(value, str) and re.search("[/:]", value) and re.search("backbone|attn_impl", key)
-        if named or (key == "use_pretrained_backbone" and value):
-            raise UserError(f"the configuration names what would have to be fetched: {key}={str(value)[:80]}")
+def refuse_fetching_file(place: str, subfolder: str = "") -> None:
+    """As `refuse_fetching`, of a `config.json` as it stands: what transformers makes of it may have asked already.
+
+    Raises:
+        UserError: then, and for a file beyond all size.
+        OSError, ValueError, RecursionError: for one that cannot be had, or is no JSON.
+    """
+    file = cached_file(place, "config.json", subfolder=subfolder)
+    if file is None:  # who loads says so
+        return
+    if Path(file).stat().st_size > _CONFIG_BYTES:
+        raise UserError(f"config.json has more than {_CONFIG_BYTES:,} bytes: no configuration has")
+    refuse_fetching(json.loads(Path(file).read_text(encoding="utf-8")))
+
+
+def refuse_fetching(config: PreTrainedConfig | dict) -> None:
+    """Refuse a configuration of which a part, at any depth, would come from elsewhere: a backbone, an architecture, a
+    file of weights, a kernel of attention. Any name of a backbone is one that the Hub may be asked for."""
+    if isinstance(config, PreTrainedConfig):
+        config = config.to_dict() | {"attn_implementation": getattr(config, "_attn_implementation", None)}
+    for key, value in _leaves(config):
+        named = isinstance(value, str) and re.search("[/:]", value) and re.search(_NAMES_A_PART, key)
+        if named or (value and re.search(_IS_ELSEWHERE, key)):
+            raise UserError(f"the configuration names what would have to be fetched: {key[1:80]}={str(value)[:80]}")
+
+
+def _leaves(value, key: str = "") -> Iterator[tuple[str, object]]:
+    """What a configuration holds at its ends, by the keys that lead there."""
+    if isinstance(value, dict | list | tuple):
+        for name, inner in value.items() if isinstance(value, dict) else ((key, one) for one in value):
+            yield from _leaves(inner, f"{key}.{name}" if isinstance(value, dict) else key)
+    else:
+        yield key, value
 
 
 def refuse_inexact(name: str, model: PreTrainedModel, report: dict) -> None:

@@ -1,5 +1,6 @@
 """Any encoder that AutoModel loads, frozen, and what it makes of a labelled data set: the input of kNN and probes."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -10,10 +11,12 @@ from transformers import AutoImageProcessor, PreTrainedModel
 from transformers.utils import cached_file
 
 from ..data import Part, open_train_and_held_out
-from ..errors import UserError
+from ..encoders import refuse_fetching_file
+from ..errors import MALFORMED, UserError
 from ..views import ViewRecipe, clean_view
 
 _BATCH = 256  # images represented at once
+_LARGEST = 4096  # pixels a side, as --image_size
 
 
 class Represented(NamedTuple):
@@ -31,14 +34,27 @@ def input_of(name: str) -> dict[str, Any]:
         UserError: for one that cannot be read, or that does not scale to [0, 1].
     """
     try:
+        refuse_fetching_file(name)  # a processor that does not say its type asks the configuration for it
         processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except (OSError, *MALFORMED) as error:
         if _lacks_processor(name):
             return {}
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"cannot read the image processor of {name!r}: {reason}", exit_code=1) from error
+        raise _unreadable(name, error) from error
     if getattr(processor, "do_rescale", True) is False:
         raise UserError(f"the image processor of {name!r} does not scale pixels to [0, 1], which is what is fed here")
+    try:
+        return _input_of(processor)
+    except MALFORMED as error:
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: Exception) -> UserError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return UserError(f"cannot read the image processor of {name!r}: {reason}", exit_code=1)
+
+
+def _input_of(processor) -> dict[str, Any]:
+    """What an image processor says, of those numbers that can be meant. Raises `MALFORMED` for others."""
     of_timm = getattr(processor, "data_config", None)
     if of_timm:
         found = {"size": of_timm["input_size"][-1], "mean": of_timm["mean"], "std": of_timm["std"]}
@@ -48,7 +64,13 @@ def input_of(name: str) -> dict[str, Any]:
         found = {"size": size, "mean": processor.image_mean, "std": processor.image_std}
         if getattr(processor, "do_normalize", True) is False:
             found |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-    return {key: tuple(value) if key != "size" else value for key, value in found.items() if value}
+    found = {key: tuple(value) if key != "size" else value for key, value in found.items() if value}
+    if not 0 < found.get("size", 1) <= _LARGEST:
+        raise ValueError(f"it says a size of {str(found['size'])[:20]} pixels")
+    for key in found.keys() & {"mean", "std"}:
+        if len(found[key]) != 3 or not all(math.isfinite(x) and (x > 0 or key == "mean") for x in found[key]):
+            raise ValueError(f"it says a {key} of {str(found[key])[:80]}")
+    return found
 
 
 def _lacks_processor(name: str) -> bool:

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForPreTraining, PreTrainedModel
 
 from ..counter import permutation
 from ..data import Part, open_train_and_held_out
-from ..encoders import load_encoder, refuse_damaged, refuse_fetching, refuse_inexact
+from ..encoders import load_encoder, refuse_damaged, refuse_fetching, refuse_fetching_file, refuse_inexact
 from ..errors import UserError
 from ..modeling_base import MISSLForPreTraining
 from ..views import RandomViews, ViewRecipe, view_recipes
@@ -33,6 +33,7 @@ def load_saved(name: str) -> PreTrainedModel:
             continue
         config = None
         try:
+            refuse_fetching_file(name, **place)
             config = AutoConfig.from_pretrained(name, trust_remote_code=False, **place)
             if config.model_type not in ("sdmi", "jmi"):
                 continue

@@ -9,7 +9,7 @@ __getattr__, __all__ = lazy_names(
         ".cached_gradients": ("forward_backward",),
         ".checkpoints": ("latest_checkpoint", "save_checkpoint"),
         ".classification": ("ViewTrainer", "classes_of", "fine_tune", "score"),
-        ".data_state": ("DataState",),
+        ".data_state": ("DataState", "memory_of_all"),
         ".downstream": (
             "DATA_FLAGS", "DownstreamParser", "RecipeParser", "data_of", "default_output_dir", "encoder_name",
             "evidence_of", "run_downstream",

@@ -7,6 +7,7 @@ ones are removed only after a newer one has been renamed, and renamed themselves
 
 import json
 import logging
+import math
 import os
 import shutil
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import MALFORMED, ExitCode, UserError
-from ..files import digest, discard, is_directory, is_plain_file, sync, sync_and_digest
+from ..files import discard, is_as_recorded, is_directory, is_plain_file, sync, sync_and_digest
 from .trees import split
 
 FORMAT_VERSION = 1
@@ -75,9 +76,10 @@ def _write(final: Path, step: int, trees: dict, tensors: dict, record: dict) -> 
     sync(root.parent)
 
 
-def latest_checkpoint(root: Path) -> Path | None:
-    """The newest checkpoint whose manifest verifies; a warning names each newer one that does not."""
-    for path in _candidates(root):
+def latest_checkpoint(root: Path, before: float = math.inf) -> Path | None:
+    """The newest checkpoint, of a step before that one, whose manifest verifies; a warning names each newer one that
+    does not."""
+    for path in filter(lambda path: _step(path) < before, _candidates(root)):
         problem = verify(path)
         if problem is None:
             return path
@@ -101,7 +103,7 @@ def verify(checkpoint: Path) -> str | None:
                 return f"its manifest names {name[:80]!r}"
             if not is_plain_file(path):
                 return f"{name}, of {MANIFEST}, is missing"
-            if path.stat().st_size != recorded["size"] or digest(path) != recorded["xxh3_128"]:
+            if not is_as_recorded(path, recorded):
                 return f"{name} is damaged (by {MANIFEST})"
     except (OSError, *MALFORMED) as error:
         return f"no valid manifest ({type(error).__name__})"

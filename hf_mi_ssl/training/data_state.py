@@ -2,12 +2,20 @@
 
 import logging
 
+import torch
 from accelerate.utils import gather_object
 
 from ..data import Part
+from ..data.placement import room_for_pixels
 from ..distributed import num_processes, process_index
 
 logger = logging.getLogger(__name__)
+
+
+def memory_of_all() -> int:
+    """The bytes that pixels may take in memory on the smallest machine of a run: what is held out depends on it, and
+    has to be the same for all processes, which call this together."""
+    return min(gather_object([room_for_pixels(torch.device("cpu"))]))
 
 
 class DataState:
@@ -17,6 +25,7 @@ class DataState:
         self.report, self.stream, self.fingerprint = train.report, train.stream, train.fingerprint
         parts = {"train": train, "held_out": held}
         self.identity = {f"images_of_{name}": part.contents for name, part in parts.items() if part is not None}
+        self.identity |= {} if held is None else {"num_held_out": str(len(held))}
 
     def bad_images(self) -> dict[str, int]:
         """How many bad images of which kind all processes have found so far; writes their list.

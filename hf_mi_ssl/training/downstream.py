@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from transformers.utils.logging import disable_progress_bar
 
-from ..errors import NOT_WRITTEN, ExitCode, UserError, log_to_terminal, printable, unknown
+from ..errors import MALFORMED, NOT_WRITTEN, ExitCode, UserError, log_to_terminal, printable, unknown
 from .arguments import PretrainingArguments
 
 if TYPE_CHECKING:
@@ -122,7 +122,9 @@ def data_of(model: str, args: PretrainingArguments) -> dict:
         )
     try:
         own = json.loads(Path(file).read_text()).get("seed", args.seed) if file else args.seed
-    except (ValueError, AttributeError) as error:
+        if type(own) is not int or not 0 <= own < 2**63:
+            raise ValueError(f"seed={str(own)[:20]}")
+    except MALFORMED as error:
         raise UserError(f"training_args.json of {model!r} does not say which seed held images out: {error}") from error
     return args.data_arguments() | {"seed": own}
 

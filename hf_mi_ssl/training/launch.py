@@ -35,7 +35,9 @@ def run_recipe(main: Callable[[PretrainingArguments], None], description: str, *
     except UserError as error:
         said, code = str(error), error.exit_code
     except Stopped as stopped:
-        said = f"stopped by {stopped}; the same command with --resume_from_checkpoint latest goes on"
+        resumes = any(word.startswith("--resume_from_checkpoint") for word in sys.argv)
+        again = "the same command" if resumes else "the same command with --resume_from_checkpoint latest"
+        said = f"stopped by {stopped}; {again} goes on"
         code = ExitCode.STOPPED
     except (OSError, RuntimeError) as error:
         from ..distributed import reason_of_loss

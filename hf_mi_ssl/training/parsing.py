@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from transformers import HfArgumentParser
 from ..errors import MALFORMED, UserError
 from ..methods import get_method, import_file
 from .arguments import PretrainingArguments
+
+logger = logging.getLogger(__name__)
 
 
 class _Parser(HfArgumentParser):
@@ -71,6 +74,10 @@ def _read_config(path: Path) -> list[str]:
         raise UserError(f"--config {path} must hold `flag: value` lines")
     if "config" in settings:
         raise UserError(f"--config {path} names another file: config; give one file, and the rest as flags")
+    if files := settings.pop("imported", None):  # of a run, which may be a stranger's: the command line alone imports
+        logger.warning(
+            "%s was of a run with --import: give it again, the file imports nothing (%s)", path, str(files)[:80]
+        )
     flags = []
     for key, value in settings.items():
         if isinstance(value, dict):

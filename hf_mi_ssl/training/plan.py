@@ -117,7 +117,8 @@ class Plan:
     def revision(self, step: int) -> str | None:
         """The name of the revision that follows the `step`-th step, if one does."""
         every, epoch = self.args.hub_revision_epochs, int(step / self.steps_per_epoch)
-        return f"epoch-{epoch:03d}" if every and self._every(None, step) and epoch % every == 0 else None
+        follows = every and step > 0 and self._every(None, step) and epoch % every == 0
+        return f"epoch-{epoch:03d}" if follows else None
 
     def _every(self, interval: int | None, step: int) -> bool:
         if interval is not None:

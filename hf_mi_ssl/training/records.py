@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import ExitCode, UserError
 from ..files import whole
 from .arguments import PretrainingArguments
-from .checkpoints import drop_later, latest_checkpoint
+from .checkpoints import RECORD, drop_later, latest_checkpoint, read_json
 from .leaving import EvaluationInterruptedError
 from .plan import Plan
 from .progress import ProgressTable
@@ -129,7 +129,8 @@ class MetricsLog:
         it takes is not training time.
 
         Raises:
-            UserError: with exit code 3, if the run has collapsed and --stop_on_collapse is set.
+            UserError: with exit code 3, if the run has collapsed and --stop_on_collapse is set; with 76, naming the
+                last checkpoint before, if embeddings are not finite.
         """
         quality, mutual_information = plan.evaluates(step), plan.measures_mi(step, len(evaluation.pairs))
         if not (quality or mutual_information):
@@ -142,6 +143,11 @@ class MetricsLog:
                 self._write([{"step": step, "epoch": plan.epoch(step)} | values])
             except EvaluationInterruptedError as interrupted:
                 logger.warning("the evaluation after step %d was broken off by %s", step, interrupted)
+            except UserError as error:
+                if error.exit_code != ExitCode.NOT_FINITE:
+                    raise
+                kept = latest_checkpoint(self.path.parent / "checkpoints", before=step) or "none yet"
+                raise UserError(f"{error}; the last one before is {kept}", exit_code=error.exit_code) from error
             self.clock = time.perf_counter()
         message = broadcast_object_list([self.alarm.stops])[0]  # the processes stop together
         if message and plan.args.stop_on_collapse and step < plan.steps:  # at the end there is nothing to stop
@@ -178,8 +184,9 @@ def _refuse_gaps(path: Path, kept: list[dict], start: int) -> None:
     """The steps of a log have to reach the checkpoint that the run goes on from, without a gap. Only a run that takes
     up a checkpoint from elsewhere begins its own log after it."""
     steps = [record["step"] for record in kept if "loss" in record]
-    here = (path.parent / "checkpoints" / f"checkpoint-{start}").exists()
-    first = steps[0] if steps else start + (not here)
+    here = path.parent / "checkpoints" / f"checkpoint-{start}" / RECORD
+    begins = not here.exists() or "begins_log" in read_json(here)
+    first = steps[0] if steps else start + begins
     if start and steps != [*range(first, start + 1)]:
         raise UserError(
             f"{path} is damaged: it can be read up to step {steps[-1] if steps else 0}, and the checkpoint is of step "

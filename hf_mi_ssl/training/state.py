@@ -56,31 +56,42 @@ class TrainingState:
         scaler = {} if accelerator.scaler is None else {"scaler": accelerator.scaler}
         self.parts = parts | scaler
 
-    def save(self, step: int) -> None:
-        """Write a checkpoint, on the first process only: the others hold the same, or have sent it."""
+    def save(self, step: int, begins_log: bool = False) -> None:
+        """Write a checkpoint, on the first process only: the others hold the same, or have sent it. `begins_log` says
+        that the log of this run begins after it."""
         states = {name: part.state_dict() for name, part in self.parts.items()}
         if self.accelerator.is_main_process:
             record = {"identity": self.identity, "num_processes": self.accelerator.num_processes}
+            record |= {"begins_log": True} if begins_log else {}
             save_checkpoint(self.root, step, states, record, self.limit)
         self.accelerator.wait_for_everyone()
 
     def resume(self, checkpoint: str | None) -> int:
         """Take up a checkpoint, `latest` or a directory; returns the steps done, 0 if there is nothing to resume.
 
+        One from elsewhere is saved here at once, so that from there on the run has what it goes on from; where this
+        run has come further since, it goes on from its own.
+
         Raises:
             UserError: if the checkpoint is damaged, or belongs to a run that differs in what it computes.
         """
         if checkpoint is None:
             return 0
-        path = latest_checkpoint(self.root) if checkpoint == "latest" else Path(checkpoint)
+        own = latest_checkpoint(self.root)
+        path = own if checkpoint == "latest" else Path(checkpoint)
         if path is None and any(self.root.glob("checkpoint-*")):
             raise UserError(f"no checkpoint in {self.root} is complete; give another --output_dir to start again")
         if path is None:
             logger.warning("no checkpoint in %s: starting from the beginning", self.root)
             return 0
-        if checkpoint != "latest" and (here := latest_checkpoint(self.root)):
-            self._refuse_another_run(here, read_record(here))  # nothing of another run is written over
         record = read_record(path)
+        elsewhere = path.resolve().parent != self.root.resolve()
+        if own and path != own:
+            of_own = read_record(own)
+            self._refuse_another_run(own, of_own)  # nothing of another run is written over
+            if elsewhere and of_own["step"] >= record["step"]:
+                logger.warning("the run has come further than %s: it goes on from %s", path, own)
+                path, record, elsewhere = own, of_own, False
         self._refuse_another_run(path, record)
         if record["step"] > self.steps:
             reason = f"step {str(record['step'])[:20]} is beyond the {self.steps} of this run"
@@ -109,6 +120,8 @@ class TrainingState:
                 f"the run goes on with {now} in place of {before} processes: the same batches and views, whose sums "
                 f"are taken in another order, so that last digits differ"
             )
+        if elsewhere:
+            self.save(record["step"], begins_log=True)
         return record["step"]
 
     def _refuse_another_run(self, path: Path, record: dict) -> None:

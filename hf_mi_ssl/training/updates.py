@@ -1,4 +1,5 @@
-"""The optimiser's steps, and what becomes of those whose gradient is not finite: they change nothing, and are counted.
+"""The optimiser's steps, and what becomes of those whose gradient is not finite: they change nothing, but that a
+target which follows moves on, and are counted.
 
 What is judged is the norm of the gradient after it has been summed over processes, so that all of them judge alike.
 """

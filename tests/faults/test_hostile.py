@@ -13,12 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hf_mi_ssl import SDMIForPreTraining
+from hf_mi_ssl import SDMIConfig, SDMIForPreTraining
 from hf_mi_ssl.errors import ExitCode, UserError
+from hf_mi_ssl.evaluation.frozen import input_of
 from hf_mi_ssl.evaluation.saved import load_saved
 from hf_mi_ssl.files import sync_and_digest
 from hf_mi_ssl.hub import export_encoder, export_pretraining
-from hf_mi_ssl.training import load_checkpoint
+from hf_mi_ssl.training import data_of, load_checkpoint, parse_arguments
 from hf_mi_ssl.training.downstream import run_downstream
 from tests.conftest import small_model
 from tests.faults.harness import ends_of, forked, images_of, train
@@ -338,6 +339,18 @@ ENCODERS = {
     "kernels within": configured(_attn_implementation_internal="evil/kernel"),
     "kernels in ViT": configured(model_type="vit", _attn_implementation="evil/kernel"),
     "backbone from the Hub": configured(model_type="detr", backbone="evil/model", use_pretrained_backbone=True),
+    "backbone that is looked up": configured(model_type="rf_detr", backbone="evil/model"),
+    "backbone of one word": configured(model_type="rf_detr", backbone="evil"),
+    "backbone from the Hub within": configured(
+        model_type="detr", backbone_config={"model_type": "timm_backbone", "backbone": "hf-hub:evil/model"}
+    ),
+    "backbone from a directory": configured(model_type="detr", backbone="local-dir:/etc"),
+    "timm from the Hub within": configured(
+        model_type="perception_lm", vision_config={"model_type": "timm_wrapper", "architecture": "hf-hub:evil/model"}
+    ),
+    "weights of timm elsewhere": configured(
+        model_type="timm_wrapper", architecture="resnet18", model_args={"checkpoint_path": "/etc/passwd"}
+    ),
     "another name": configured(_name_or_path="evil/model"),
     "quantised": configured(quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True}),
     "quantised by strangers": configured(quantization_config={"quant_method": "evil"}),
@@ -367,7 +380,7 @@ ENCODERS = {
         '{"base_model_name_or_path": "evil/model", "peft_type": "LORA"}'
     ),
 }  # fmt: skip
-HARMLESS = {"code beside a known type", "kernels of the encoder", "another name"}  # what they say is ignored
+HARMLESS = {"code beside a known type", "another name"}  # what they say is ignored
 
 
 @pytest.fixture(scope="module")
@@ -464,6 +477,13 @@ WHOLES = {
     "backbone from the Hub": of_whole(
         encoder_config={"model_type": "detr", "backbone": "evil/model", "use_pretrained_backbone": True}
     ),
+    "backbone that is looked up": of_whole(encoder_config={"model_type": "rf_detr", "backbone": "evil/model"}),
+    "backbone of the encoder within": of_whole(
+        encoder_config={
+            "model_type": "detr",
+            "backbone_config": {"model_type": "timm_backbone", "backbone": "hf-hub:evil/model"},
+        }
+    ),
     "code of the encoder": of_whole(encoder_config={"model_type": "evil", "auto_map": REMOTE}),
     "code of the whole": of_whole(auto_map=REMOTE, model_type="evil"),
     "no type": of_whole(encoder_config={}),
@@ -508,6 +528,46 @@ def test_a_hostile_whole_model_runs_nothing_asks_nobody_and_costs_one_line(name,
     requests.append(int(seen.counts[0]))
     assert seen.counts[0] == 0
     survived.append(name)
+
+
+def test_a_processor_that_leaves_its_type_to_the_configuration_asks_nobody(encoder, tmp_path, seen):
+    seen.counts.zero_()
+    hostile = shutil.copytree(encoder, tmp_path / "encoder")
+    ENCODERS["backbone that is looked up"](hostile)
+    (hostile / "preprocessor_config.json").write_text("{}")
+    with pytest.raises(UserError, match="would have to be fetched: backbone=evil/model"):
+        input_of(str(hostile))
+    assert seen.counts[0] == 0
+
+
+PROCESSORS = [{"image_mean": 3}, {"image_mean": [0.5, 0.5]}, {"image_std": [0.0, 1.0, 1.0]}, {"image_std": ["x"] * 3},
+              {"image_mean": [float("nan")] * 3}, {"crop_size": {"height": 10**9, "width": 10**9}},
+              {"crop_size": {"height": "x", "width": "x"}}, {"crop_size": [[]], "size": [1, 2]}]  # fmt: skip
+
+
+@pytest.mark.parametrize("said", [*PROCESSORS, "deep"])
+def test_a_hostile_image_processor_costs_one_line(said, encoder, tmp_path):
+    hostile = shutil.copytree(encoder, tmp_path / "encoder")
+    file = hostile / "preprocessor_config.json"
+    assert input_of(str(hostile))["size"] == 8
+    file.write_bytes(DEEP) if said == "deep" else file.write_text(json.dumps(json.loads(file.read_text()) | said))
+    with pytest.raises(UserError, match="cannot read the image processor"):
+        input_of(str(hostile))
+
+
+@pytest.mark.parametrize("said", ['{"seed": null}', f'{{"seed": {10**30}}}', '{"seed": [1]}', '{"seed": -1}', DEEP])
+def test_hostile_arguments_of_a_run_cost_one_line(said, encoder, tmp_path):
+    hostile = shutil.copytree(encoder, tmp_path / "encoder")
+    (hostile / "training_args.json").write_bytes(said if isinstance(said, bytes) else said.encode())
+    with pytest.raises(UserError, match="does not say which seed"):
+        data_of(str(hostile), parse_arguments([], ""))
+
+
+def test_a_row_made_in_code_asks_nobody_either(seen):
+    seen.counts.zero_()
+    with pytest.raises(UserError, match="would have to be fetched: backbone=evil"):
+        SDMIConfig(encoder_config={"model_type": "rf_detr", "backbone": "evil"})
+    assert seen.counts[0] == 0
 
 
 def test_a_token_is_nowhere_in_what_a_run_writes_or_says(flat, tmp_path, monkeypatch, capfd):

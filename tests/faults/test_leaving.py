@@ -165,8 +165,12 @@ fi
 """
 
 
-@pytest.mark.parametrize("code", [0, 2, int(ExitCode.STOPPED)])
-def test_the_job_of_slurm_is_queued_again_only_when_it_was_asked_to_stop(code, tmp_path):
+@pytest.mark.parametrize(
+    ("code", "given", "resumes"),
+    [(0, [], "latest"), (2, [], "latest"), (int(ExitCode.STOPPED), [], "latest"),
+     (0, ["--resume_from_checkpoint", "elsewhere"], "elsewhere")],
+)  # fmt: skip
+def test_the_job_of_slurm_is_queued_again_only_when_it_was_asked_to_stop(code, given, resumes, tmp_path):
     for name in ("srun", "scontrol"):
         (tmp_path / name).write_text(SLURM)
         (tmp_path / name).chmod(0o755)
@@ -175,10 +179,10 @@ def test_the_job_of_slurm_is_queued_again_only_when_it_was_asked_to_stop(code, t
     (tmp_path / "recipe.py").write_text(f"{told}\nsys.exit({code})")
     (tmp_path / "python").symlink_to(sys.executable)
     settings = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls"), "SLURM_JOB_ID": "7"}
-    job = ["bash", RECIPES / "slurm" / "pretrain.sbatch", tmp_path / "recipe.py", "--method", "simclr"]
+    job = ["bash", RECIPES / "slurm" / "pretrain.sbatch", tmp_path / "recipe.py", "--method", "simclr", *given]
     done = subprocess.run(job, env=os.environ | settings | {"SLURM_JOB_NODELIST": "n"}, capture_output=True, text=True)
     lines = sorted(done.stdout.splitlines())
-    assert lines == [f"--method simclr --resume_from_checkpoint latest {rank} {rank} 2" for rank in (0, 1)]
+    assert lines == [f"--method simclr --resume_from_checkpoint {resumes} {rank} {rank} 2" for rank in (0, 1)]
     requeued = "scontrol requeue 7" in (tmp_path / "calls").read_text().splitlines()
     assert requeued == (code == ExitCode.STOPPED)
     assert done.returncode == (0 if requeued else code)

@@ -105,6 +105,28 @@ def test_one_that_hangs_ends_the_run_within_the_time_that_was_set(where, flat, t
     assert latest_checkpoint(tmp_path / "checkpoints") is not None
 
 
+def test_a_second_signal_ends_one_that_waits_for_another_that_hangs(flat, tmp_path):
+    class Hanging(RandomViews):
+        def __call__(self, images, epoch, indices):
+            if epoch > 0 and os.environ["RANK"] == "1":
+                (tmp_path / "hangs").touch()
+                lose(signal.SIGSTOP)
+            return super().__call__(images, epoch, indices)
+
+    def run():
+        return train("jmi", tmp_path / "run", *images_of(flat), *STEPS, RandomViews=Hanging)
+
+    with forked(run, *two_processes()) as children:
+        while not (tmp_path / "hangs").exists():
+            time.sleep(0.01)
+        for _ in range(2):
+            time.sleep(2)
+            assert os.waitpid(children[0], os.WNOHANG) == (0, 0)
+            os.kill(children[0], signal.SIGTERM)
+        assert ends_of(children[:1], 5) == [128 + signal.SIGTERM]
+    assert latest_checkpoint(tmp_path / "run" / "checkpoints") is not None
+
+
 @pytest.mark.parametrize("hangs", [False, True])
 def test_one_that_hangs_while_it_decodes_for_all_is_not_waited_for(hangs, flat, tmp_path, monkeypatch):
     corpus, ready = load_corpus("imagefolder", data_dir=str(flat), split="train"), os.pipe()

@@ -10,6 +10,7 @@ from accelerate.state import AcceleratorState, PartialState
 from timm.optim import create_optimizer_v2
 
 from hf_mi_ssl.errors import ExitCode
+from hf_mi_ssl.evaluation import held_out
 from hf_mi_ssl.methods import METHODS
 from hf_mi_ssl.training import Plan, Skips, Updates, parse_arguments
 from hf_mi_ssl.views import RandomViews
@@ -94,6 +95,22 @@ def test_steps_that_stay_so_end_the_run_and_the_last_good_checkpoint_is_named(me
         assert f"checkpoint-{step}" in lines[0]
     else:
         assert said in lines[0]
+
+
+def test_an_evaluation_that_is_not_finite_names_the_last_checkpoint_before(flat, tmp_path, capsys, monkeypatch):
+    measured, calls = held_out.map_images, []
+
+    def overflowing(*arguments):
+        calls.append(1)
+        found, indices = measured(*arguments)
+        return {name: x * (1.0 if len(calls) == 1 else float("inf")) for name, x in found.items()}, indices
+
+    monkeypatch.setattr(held_out, "map_images", overflowing)
+    argv = [*images_of(flat), *STEPS, "--eval_steps", 4]
+    assert train("jmi", tmp_path, *argv) == ExitCode.NOT_FINITE
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("pretrain_")]
+    assert "embeddings are not finite" in line
+    assert line.endswith("the last one before is " + str(tmp_path / "checkpoints" / "checkpoint-3"))
 
 
 def test_too_many_in_a_row_or_overall_end_a_run():

@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 
+from hf_mi_ssl import hub
 from hf_mi_ssl.data import open_train_and_held_out
 from hf_mi_ssl.errors import ExitCode
 from hf_mi_ssl.evaluation import Evaluation
@@ -118,6 +119,36 @@ def resumed_at_every_step(method, flat, tmp_path, workers) -> int:
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_resumes_at_every_step_bit_for_bit(workers, flat, tmp_path):
     resumed_at_every_step("sdmi", flat, tmp_path, workers)
+
+
+@pytest.mark.parametrize("method", ["jmi", "sdmi"])
+def test_a_run_that_dies_before_a_revision_is_exported_exports_it_when_it_goes_on(method, flat, tmp_path, monkeypatch):
+    class Died(BaseException):
+        pass
+
+    class Dying(hub.Publisher):
+        def __init__(self, args, is_main_process):
+            self.args = args
+
+        def revise(self, revision, encoder, recipe):
+            if revision == "epoch-001":
+                raise Died
+
+    class Noting(Dying):
+        def revise(self, revision, encoder, recipe):
+            noted.append(revision)
+
+    noted, argv = [], [*images_of(flat), "--num_train_epochs", 2, "--hub_revision_epochs", 1]
+    monkeypatch.setattr(hub, "Publisher", Dying)
+    with pytest.raises(Died):
+        train(method, tmp_path, *argv)
+    monkeypatch.setattr(hub, "Publisher", Noting)
+    assert train(method, tmp_path, *argv, "--resume_from_checkpoint", "latest") == 0
+    assert [name for name in noted if name] == ["epoch-001", "epoch-002"]
+    noted.clear()
+    one_step = ["--per_device_train_batch_size", 64, "--num_train_epochs", 1]
+    assert train(method, tmp_path / "short", *argv, *one_step) == 0
+    assert [name for name in noted if name] == ["epoch-001"]  # and nothing of a model that is not trained
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """A save that is cut short at any point, files that are damaged, directories that are shared: nothing is lost."""
 
+import contextlib
 import errno
 import functools
 import json
@@ -24,6 +25,7 @@ from hf_mi_ssl.hub import export_encoder, export_pretraining
 from hf_mi_ssl.training import (
     MetricsLog,
     checkpoints,
+    data_state,
     latest_checkpoint,
     load_checkpoint,
     run_recipe,
@@ -33,7 +35,7 @@ from hf_mi_ssl.training.checkpoints import verify
 from hf_mi_ssl.training.state import lock
 from hf_mi_ssl.views import opencv
 from tests.conftest import small_model
-from tests.faults.harness import ends_of, forked, images_of, log_of, same, states_of, train
+from tests.faults.harness import ends_of, forked, images_of, log_of, same, states_of, train, two_processes
 from tests.faults.test_leaving import signalled_in_step
 from tests.test_checkpoints import a_state
 
@@ -204,6 +206,34 @@ def test_other_images_than_those_of_the_run_are_refused(split, folder, tmp_path,
     assert re.search(rf"belongs to another run \({name} '\w+' → '\w+'\)", capsys.readouterr().err)
 
 
+def test_another_sample_of_what_is_held_out_is_refused(folder, tmp_path, capsys, monkeypatch):
+    def with_room_for(images):
+        monkeypatch.setattr(data_state, "room_for_pixels", lambda device: images * 3 * 8 * 8)
+        argv = [*images_of(folder), *STEPS, "--resume_from_checkpoint", "latest"]
+        return train("jmi", tmp_path, *argv, opened=open_train_and_held_out)
+
+    assert [with_room_for(20), with_room_for(20), with_room_for(9)] == [0, 0, ExitCode.OTHER_RUN]
+    assert "(num_held_out '20' → '9')" in capsys.readouterr().err
+
+
+def test_processes_hold_the_same_images_out_whatever_memory_each_has(folder, tmp_path, monkeypatch):
+    held, argv = torch.zeros(2).share_memory_(), [*images_of(folder), *STEPS, "--per_device_train_batch_size", 8]
+
+    def opened(**arguments):
+        parts = open_train_and_held_out(**arguments)
+        held[int(os.environ["RANK"])] = len(parts[1])
+        return parts
+
+    def run():
+        room = (20 + 4 * int(os.environ["RANK"])) * 3 * 8 * 8
+        monkeypatch.setattr(data_state, "room_for_pixels", lambda device: room)
+        return train("jmi", tmp_path, *argv, opened=opened)
+
+    with forked(run, *two_processes()) as children:
+        assert ends_of(children) == [0, 0]
+    assert held.tolist() == [20, 20]
+
+
 def test_the_same_images_elsewhere_go_on_and_it_is_said(folder, tmp_path, caplog):
     run = {"opened": open_train_and_held_out}
     resume = [*STEPS, "--resume_from_checkpoint", "latest"]
@@ -346,6 +376,33 @@ def test_a_checkpoint_from_elsewhere_does_not_go_on_over_another_run(run_of_four
     assert train("jmi", tmp_path / "run", *argv, *resume) == ExitCode.OTHER_RUN
     assert "checkpoint-4 belongs to another run (seed 0 → 5)" in capsys.readouterr().err
     assert log_of(tmp_path / "run") == log_of(whole)
+
+
+class Died(BaseException):
+    pass
+
+
+class BeforeItsLog(MetricsLog):
+    def __init__(self, *_):
+        raise Died
+
+
+class AfterAStep(MetricsLog):
+    def step(self, *_):
+        raise Died
+
+
+@pytest.mark.parametrize("again", ["latest", "elsewhere"])
+@pytest.mark.parametrize("dies", [BeforeItsLog, AfterAStep, signalled_in_step(3, signal.SIGTERM)])
+def test_a_run_that_began_elsewhere_and_ended_early_goes_on(dies, again, run_of_four, tmp_path):
+    argv, whole = run_of_four
+    elsewhere = ["--resume_from_checkpoint", whole / "checkpoints" / "checkpoint-2"]
+    with contextlib.suppress(Died):
+        assert train("jmi", tmp_path, *argv, *elsewhere, MetricsLog=dies) == ExitCode.STOPPED
+    assert latest_checkpoint(tmp_path / "checkpoints").name in ("checkpoint-2", "checkpoint-3")
+    assert train("jmi", tmp_path, *argv, *(LATEST if again == "latest" else elsewhere)) == 0
+    assert log_of(tmp_path) == [record for record in log_of(whole) if record["step"] > 2]
+    assert same(states_of(tmp_path), states_of(whole))
 
 
 def test_what_could_only_not_be_read_is_set_aside_and_not_deleted(run_of_four, tmp_path, caplog):
