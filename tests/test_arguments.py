@@ -37,6 +37,17 @@ def test_the_arguments_of_a_run_that_imported_are_a_configuration_and_import_not
     assert parse("--config", tmp_path / "training_args.json").seed == 3
 
 
+@pytest.mark.parametrize(
+    "settings", [{"import": "mine.py"}, {"import=mine.py": "x"}, {"set": ["a=1", "--import", "mine.py"]}]
+)
+def test_a_file_of_flags_imports_nothing_in_any_way(settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "theirs.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=r"give --import on the command line|unknown argument|expected"):
+        parse("--config", tmp_path / "theirs.json")
+
+
 def test_the_home_of_the_user_is_meant_where_no_shell_sees_it_and_no_is_no_boolean(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     lines = "output_dir: ~/run\ndata_dir: ~/photos\nmixed_precision: no\ncompile: no\ndata_files: {train: ~/a.parquet}"

@@ -36,6 +36,8 @@ def parse_arguments(argv: list[str], description: str, **defaults) -> Pretrainin
     path.add_argument("--config")
     file = path.parse_known_args(argv)[0].config
     from_file = _read_config(Path(file).expanduser()) if file else []
+    if parser.parse_known_args(from_file)[0].imported:  # whatever key or value it came from
+        raise UserError(f"--config {file} imports, which runs code: give --import on the command line")
     namespace, left = parser.parse_known_args([*from_file, *argv])
     if left:
         flags = [option for action in parser._actions for option in action.option_strings]
