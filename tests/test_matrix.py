@@ -6,7 +6,7 @@ from reproducing.matrix import declared_runs, read_matrix
 
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.methods import METHODS
-from tests.matrices import RECIPES, runs_of
+from tests.matrices import RECIPES, matrix_file, runs_of
 
 
 def test_a_matrix_is_its_methods_times_data_sets_times_seeds_the_first_ones_first(tmp_path):
@@ -80,9 +80,16 @@ def test_a_mistake_in_a_matrix_is_found_before_anything_runs(tmp_path, more, sai
 @pytest.mark.parametrize("path", sorted((RECIPES / "reproduce").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_matrix_is_understood_and_has_its_rows_or_all(path, tmp_path):
     matrix = read_matrix(path)
-    files = ["train=a.parquet", "test=b.parquet"] if len(matrix["datasets"]) == 1 else None
-    runs = declared_runs(matrix, tmp_path, files)
+    dataset = next(iter(matrix["datasets"]))
+    runs = declared_runs(matrix, tmp_path, ["train=a.parquet", "test=b.parquet"], [dataset])
     assert {run.method for run in runs} == set(yaml.safe_load(path.read_text()).get("methods", METHODS))
     assert matrix["name"] == path.stem
-    assert not files or all(run.args.files == {"train": "a.parquet", "test": "b.parquet"} for run in runs)
-    assert all(run.args.dataset_name == "parquet" for run in runs)
+    for run in runs:
+        assert (run.args.files == {"train": "a.parquet", "test": "b.parquet"}) is (run.dataset == dataset)
+    assert len(declared_runs(matrix, tmp_path)) == len(runs)  # as it stands, its data where it has them from
+
+
+def test_files_are_of_one_data_set(tmp_path):
+    matrix = read_matrix(matrix_file(tmp_path, datasets={"a": None, "b": None}))
+    with pytest.raises(UserError, match="one data set: name it with --datasets"):
+        declared_runs(matrix, tmp_path, ["train=a.parquet"])

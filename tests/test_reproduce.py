@@ -209,6 +209,15 @@ def test_a_run_that_was_done_with_other_arguments_is_refused(command, tmp_path):
     assert command("--table_only", flags={"dataloader_num_workers": 0, "report_to": "tensorboard"}) == 0
 
 
+def test_a_data_set_may_be_run_alone(command, tmp_path):
+    two = {"datasets": {"shapes": {}, "other": {"dataset_name": "uoft-cs/cifar10"}}}
+    assert command("--methods", "jmi", "--datasets", "shapes", **two) == 0
+    assert calls(tmp_path) == {"jmi-seed0": 1}
+    assert "- `other/jmi-seed0`: to do" in (tmp_path / "table.md").read_text()
+    with pytest.raises(UserError, match="unknown data set of this matrix 'shaped'; did you mean 'shapes'?"):
+        command("--datasets", "shaped", **two)
+
+
 def test_a_method_that_is_not_of_the_matrix_cannot_be_chosen(command):
     with pytest.raises(UserError, match="did you mean 'simsiam'?"):
         command("--methods", "simclam")

@@ -141,18 +141,22 @@ def declared_finetunes(declared: dict) -> list[dict]:
     return found
 
 
-def declared_runs(matrix: dict, output_dir: Path, data_files: list[str] | None = None) -> list[Run]:
+def declared_runs(
+    matrix: dict, output_dir: Path, data_files: list[str] | None = None, datasets: list[str] | None = None
+) -> list[Run]:
     """The runs of the matrix, seed by seed and the `first` methods first; where these have seeds of their own, all of
     theirs come first. They are checked as the recipes will check them. `data_files` are parquet files to
-    read the data set from, in place of where the matrix has it from."""
-    if data_files and len(matrix["datasets"]) > 1:
-        raise UserError("--data_files is for a matrix of one data set: write `data_files` into the matrix instead")
-    place = {"dataset_name": "parquet", "data_files": data_files} if data_files else {}
+    read the one data set of `datasets`, or of the matrix, from, in place of where the matrix has it from."""
+    theirs = datasets or matrix["datasets"]
+    if data_files and len(theirs) > 1:
+        raise UserError("--data_files are those of one data set: name it with --datasets")
+    place = {name: {"dataset_name": "parquet", "data_files": data_files} for name in theirs} if data_files else {}
     runs = []
     order = (cell for names, seeds in matrix["groups"] for cell in itertools.product(seeds, matrix["datasets"], names))
     for seed, dataset, method in order:
         flags, columns = {}, {}
-        for layer in (matrix["flags"], matrix["datasets"][dataset], place, matrix["overrides"].get(method)):
+        layers = [matrix["flags"], matrix["datasets"][dataset], place.get(dataset), matrix["overrides"].get(method)]
+        for layer in layers:
             flags |= layer or {}
             columns |= flags.pop("set", None) or {}  # columns are overridden one by one
         if decided := DECIDED & set(flags):
