@@ -39,7 +39,7 @@ def render(matrix: dict, runs: list[Run], done: list[Evidence], path: Path, figu
     facts: dict[str, dict[str, list[str]]] = {}  # for each fact, the names of the runs by what it is for them
     defaults = {key: value for key, value in PretrainingArguments().to_dict().items() if key not in FREE}
     for run in done:
-        rows = [*run.results["evaluations"], *run.finetunes]
+        rows = [*run.results["evaluations"], *(row for row in run.finetunes if row["encoder"] == "trained")]
         protocols = {e["name"]: f"{e['protocol']}; n = {e['n']:,} of {e['split']}" for e in rows}
         for key, value in (defaults | run.arguments | run.results | protocols).items():
             text = json.dumps(value, ensure_ascii=False).replace('"', "")
