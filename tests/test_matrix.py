@@ -89,7 +89,7 @@ def test_a_mistake_in_a_matrix_is_found_before_anything_runs(tmp_path, more, sai
     assert said in str(error.value)
 
 
-@pytest.mark.parametrize("path", sorted((RECIPES / "reproduce").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((RECIPES / "matrices").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_matrix_is_understood_and_has_its_rows_or_all(path, tmp_path):
     matrix = read_matrix(path)
     dataset = next(iter(matrix["datasets"]))
