@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from reproducing.costs import cost_of, count_step
 from reproducing.evidence import Evidence, collect, read_evidence
 from reproducing.figures import comparison_figure
 from reproducing.matrix import declared_runs, read_matrix
-from reproducing.page import render
+from reproducing.page import render, write_page
 from reproducing.published import MEASURES, PUBLISHED, published_table
 from reproducing.tracked import growth_table, mi_figure, rows_figure
 
@@ -87,6 +88,21 @@ def test_the_page_has_published_values_beside_ours_and_says_what_differs(tmp_pat
     assert "## Beside published values: cifar10\n\n| method |" in page
     assert "| `simsiam` | linear probe | 61.0 | 30 | 91.8 | 800 | [SimSiam's paper](https://arxiv.org" in page
     assert "were not measured here" in page
+
+
+def test_a_choice_of_settings_compares_no_rows(tmp_path):
+    for choice in (False, True):
+        path = matrix_file(tmp_path, choice=choice)
+        matrix = read_matrix(path)
+        runs = declared_runs(matrix, tmp_path / f"{choice}")
+        for run in runs:
+            write_run(run, 0.5, 2.0)
+        write_page(matrix, runs, collect(runs, tmp_path / "evidence"), path, tmp_path / f"{choice}.md")
+        page = (tmp_path / f"{choice}.md").read_text()
+        assert ("## The prototypes beside established methods: shapes" not in page) is choice
+        assert len(table_of(page)) == 5
+        assert (tmp_path / "small").exists() is not choice
+        shutil.rmtree(tmp_path / "small", ignore_errors=True)
 
 
 def test_the_command_names_files_given_on_the_command_line_without_their_place(tmp_path):

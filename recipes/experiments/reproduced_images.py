@@ -11,7 +11,7 @@ from reproducing import comparison
 from reproducing.evidence import Evidence, read_all
 
 MARGIN = 0.03  # of accuracy: as good as
-MATRICES = ("cifar10_ten_epochs", "cifar10_gpu")
+MATRICES = ("cifar10_ten_epochs", "small_images")
 
 
 @cache

@@ -16,7 +16,7 @@ from hf_mi_ssl.training import PretrainingArguments, latest_checkpoint, parse_ar
 
 CONFIGS = {"sdmi": SDMIConfig, "jmi": JMIConfig}
 KEYS = {"name": str, "methods": list, "first": list, "datasets": dict, "seeds": (list, dict), "flags": dict,
-        "overrides": dict, "finetune": dict, "notes": str}  # fmt: skip
+        "overrides": dict, "finetune": dict, "choice": bool, "notes": str}  # fmt: skip
 DECIDED = {"method", "seed", "output_dir", "resume_from_checkpoint"}  # by the place of a run in its matrix
 # What a run and its declaration need not share: where it and its data lie, how it is watched and kept.
 FREE = {"output_dir", "resume_from_checkpoint", "data_dir", "data_files", "report_to", "dataloader_num_workers",

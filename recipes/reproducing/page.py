@@ -19,12 +19,12 @@ TEMPLATE = Path(__file__).resolve().parent.parent.parent / "model_cards" / "resu
 
 
 def write_page(matrix: dict, runs: list[Run], done: list[Evidence], path: Path, page: Path) -> None:
-    """The page and, beside it in a folder of the matrix's name, its figures."""
+    """The page and, beside it in a folder of the matrix's name, its figures; a choice of settings has none."""
     figures = {}
     for dataset in matrix["datasets"]:
         here = [run for run in done if run.dataset == dataset]
         place = page.with_name(matrix["name"]) / f"{dataset}.png"
-        if len(by_method(here)) > 1:
+        if len(by_method(here)) > 1 and not matrix["choice"]:
             place.parent.mkdir(exist_ok=True)
             comparison_figure(here, place)
             figures[dataset] = f"{matrix['name']}/{dataset}.png"
