@@ -5,7 +5,8 @@
         --label_fraction 0.01 --learning_rate 1e-3 1e-4 --num_train_epochs 30 60
 
 Any encoder that `AutoModel` loads, and for which transformers has an image classifier, will do. The head is new; the
-encoder learns along with it, unless `--freeze_encoder`. Of several learning rates and numbers of epochs a tenth of the
+encoder learns along with it, unless `--freeze_encoder`; `--random_encoder` takes one of the same kind at random, to
+compare with. Of several learning rates and numbers of epochs a tenth of the
 labels chooses, then all of them are learnt with those, and what is held out is asked once. --output_dir then holds
 the classifier, for `pipeline("image-classification", …)`, and `finetune.json`, whose `evaluations` are rows as in the
 `results.json` of a run, those of other seeds and settings beside each other; the classifier is that of the last. If
@@ -44,6 +45,7 @@ def parse():
         nargs = {"nargs": "+"} if isinstance(default, list) else {}
         parser.add_argument(f"--{flag}", type=kind, default=default, help=f"{help} (default: %(default)s)", **nargs)
     parser.add_argument("--freeze_encoder", action="store_true", help="only the head learns")
+    parser.add_argument("--random_encoder", action="store_true", help="start from one of the same kind at random")
     own, left = parser.parse()
     if not min(*own.learning_rate, *own.num_train_epochs, own.per_device_train_batch_size) > 0:
         raise UserError("--learning_rate, --num_train_epochs and --per_device_train_batch_size must be above 0")
@@ -58,15 +60,18 @@ def main() -> None:
     from accelerate import PartialState
 
     from hf_mi_ssl.data import open_train_and_held_out
-    from hf_mi_ssl.encoders import load_encoder
+    from hf_mi_ssl.encoders import build_encoder, load_encoder
     from hf_mi_ssl.evaluation import accuracy_interval, input_of, selection_split
     from hf_mi_ssl.hub import export_encoder, update_card, write_evidence
-    from hf_mi_ssl.training import classes_of, data_of, evidence_of, fine_tune, score
+    from hf_mi_ssl.training import build_seeded, classes_of, data_of, evidence_of, fine_tune, score
     from hf_mi_ssl.views import ViewRecipe
 
     encoder, images = load_encoder(own.model), input_of(own.model)
     args = parse_arguments(left, __doc__, image_size=images.pop("size", 224))
-    output = Path(own.output_dir or f"{Path(default_output_dir(own.model))}-finetuned")
+    if own.random_encoder:
+        encoder = build_seeded(args.seed, build_encoder, encoder.config)
+    start, ending = ("random", "-random") if own.random_encoder else ("trained", "")
+    output = Path(own.output_dir or f"{Path(default_output_dir(own.model))}-finetuned{ending}")
     earlier = (output / "finetune.json").exists() and not (output / "results.json").exists()
     if output.resolve() == Path(own.model).resolve() or ((output / "config.json").exists() and not earlier):
         raise UserError(f"{output} holds another model: give the classifier an --output_dir of its own")
@@ -105,6 +110,7 @@ def main() -> None:
     share = f"_{100 * own.label_fraction:g}pct".replace(".", "p") if own.label_fraction < 1 else ""
     name = f"finetune_{'frozen_' if own.freeze_encoder else ''}top1{share}"
     learnt = "new linear head on the frozen encoder" if own.freeze_encoder else "encoder and a new linear head"
+    learnt += ", both from random weights" if own.random_encoder else ""
     batch = state.num_processes * own.per_device_train_batch_size
     how = "chosen on a stratified 10 % of them, refitted on all; " if others else ""
     rates, epochs = (" or ".join(f"{one:g}" for one in tried) for tried in (own.learning_rate, own.num_train_epochs))
@@ -113,7 +119,7 @@ def main() -> None:
         f"{rates}, weight decay {own.weight_decay:g}, {epochs} epochs, batches of {batch}, cosine; {how}test used once"
     )
     row = {"name": name, "value": correct / n, "low": low, "high": high, "n": n, "split": test.split}
-    row |= {"protocol": protocol, "encoder": "trained", "branch": "online", "label_fraction": own.label_fraction}
+    row |= {"protocol": protocol, "encoder": start, "branch": "online", "label_fraction": own.label_fraction}
     row["settings"] = {flag: getattr(own, flag) for flag in (*FLAGS, "freeze_encoder")}
     row["chosen"] = dict(zip(("learning_rate", "num_train_epochs"), chosen))
     export_encoder(model, output, image_size=recipe.size, mean=recipe.mean, std=recipe.std)

@@ -1,6 +1,6 @@
 """Train a declared matrix of runs, methods × data sets × seeds on one budget, and write what came out into one page.
 
-    python recipes/reproduce.py --matrix recipes/reproduce/cifar10_cpu.yaml \\
+    python recipes/reproduce.py --matrix recipes/matrices/cifar10_cpu.yaml \\
         --data_files train=train.parquet test=test.parquet --parallel 2
 
 Each run is a pre-training recipe with a directory of its own, and the fine-tunes that the matrix declares. The same
@@ -21,8 +21,9 @@ RESULTS = Path(__file__).resolve().parent.parent / "model_cards" / "results"
 def main() -> int:
     parser = RecipeParser(__doc__)
     parser.add_argument("--matrix", type=Path, required=True, help="YAML file that declares the runs")
-    parser.add_argument("--data_files", nargs="+", help="parquet files to read the data set from: train=… test=…")
+    parser.add_argument("--data_files", nargs="+", help="parquet files to read the one data set from: train=… test=…")
     parser.add_argument("--methods", nargs="+", help="run these only; the table remains that of all")
+    parser.add_argument("--datasets", nargs="+", help="run these only, by their names in the matrix")
     parser.add_argument("--parallel", type=int, default=1, help="runs side by side; they share the cores")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/reproduce"), help="where the runs lie")
     parser.add_argument("--results", type=Path, help="file of the table; default: model_cards/results/<name>.md")
@@ -39,8 +40,12 @@ def main() -> int:
     for name in args.methods or ():
         if name not in matrix["methods"]:
             raise unknown("method of this matrix", name, matrix["methods"])
-    runs = declared_runs(matrix, args.output_dir, args.data_files)
+    for name in args.datasets or ():
+        if name not in matrix["datasets"]:
+            raise unknown("data set of this matrix", name, matrix["datasets"])
+    runs = declared_runs(matrix, args.output_dir, args.data_files, args.datasets)
     chosen = [run for run in runs if run.method in (args.methods or matrix["methods"])]
+    chosen = [run for run in chosen if run.dataset in (args.datasets or matrix["datasets"])]
     if args.dry_run:
         print(*(f"{run.name:<36} {run.state()}" for run in chosen), sep="\n")
         return 0

@@ -47,7 +47,7 @@ def test_no_lower_bound_is_above_the_truth_and_nothing_is_found_in_independent_p
             assert row["value"] <= 0.005, name
 
 
-@pytest.mark.parametrize("name", ["gaussian_critic", "probe", "separable", "concatenated", "bilinear"])
+@pytest.mark.parametrize("name", ["gaussian_critic", "mended_gaussian", "separable", "concatenated", "bilinear"])
 def test_the_intervals_of_learned_bounds_are_cut_by_one_rule(name):
     for row in (row for (_, estimator), row in ROWS.items() if estimator == name):
         value, half = row["value"], 1.959964 * row["standard_error"]
@@ -58,7 +58,7 @@ def test_the_intervals_of_learned_bounds_are_cut_by_one_rule(name):
 def test_the_lowest_panel_of_each_column_says_its_unit(monkeypatch, tmp_path):
     drawn = []
     monkeypatch.setattr(
-        estimates, "_figure", lambda **size: drawn.append(Figure(figsize=[*size.values()])) or drawn[-1]
+        estimates, "new_figure", lambda **size: drawn.append(Figure(figsize=[*size.values()])) or drawn[-1]
     )
     names = [*ESTIMATORS][:8]  # a row of six panels and one of two
     estimates.task_figure([ROWS["gaussian_2d_1", name] for name in names], tmp_path / "estimates.png")

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from finetune import FLAGS
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModelForImageClassification, ViTConfig, ViTModel, pipeline
@@ -274,6 +275,20 @@ def test_a_frozen_encoder_is_told_apart_in_the_rows_of_any_encoder(exported, fol
     tuned, given = (load_file(place / "model.safetensors") for place in (tmp_path / "out", encoder))
     assert all(torch.equal(tuned[f"resnet.{key}"], tensor) for key, tensor in given.items())
     assert {file.name for file in encoder.iterdir()} == {file.name for file in exported.iterdir()}  # no card, no row
+
+
+def test_an_encoder_at_random_is_of_the_same_kind_and_has_nothing_of_the_weights(exported, folder, tmp_path):
+    other = tmp_path / "other"
+    export_encoder(small_model("jmi", seed=1).encoder, other, image_size=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
+    for name, encoder in (("one", exported), ("two", other)):
+        argv = ["--model", encoder, "--data_dir", folder, *LOADS, "--output_dir", tmp_path / name, "--random_encoder"]
+        assert recipe("finetune", *argv, *FAST, 0.01) == 0
+    (row,) = written(tmp_path / "one", "finetune")["evaluations"]
+    assert (row["name"], row["encoder"]) == ("finetune_top1", "random")
+    assert row["protocol"].startswith("encoder and a new linear head, both from random weights")
+    assert set(row["settings"]) == {*FLAGS, "freeze_encoder"}
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert all(torch.equal(two[key], tensor) for key, tensor in one.items())
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from reproducing.matrix import declared_runs, read_matrix
 
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.methods import METHODS
-from tests.matrices import RECIPES, runs_of
+from tests.matrices import RECIPES, matrix_file, runs_of
 
 
 def test_a_matrix_is_its_methods_times_data_sets_times_seeds_the_first_ones_first(tmp_path):
@@ -38,6 +38,17 @@ def test_a_fine_tune_is_declared_for_each_share_of_labels_with_flags_of_the_reci
     assert [one["label_fraction"] for one in run.finetunes] == [0.01, 0.1]
 
 
+def test_an_encoder_at_random_is_fine_tuned_after_the_first_run_of_each_data_set(tmp_path):
+    runs = runs_of(tmp_path, datasets={"a": {}, "b": {}}, seeds=[0, 1], finetune={"random_encoder": True})
+    assert {run.name for run in runs if len(run.finetunes) == 2} == {"a/sdmi-seed0", "b/sdmi-seed0"}
+    plain, at_random = runs[0].finetunes
+    assert at_random == plain | {"random_encoder": True}
+    row = {"settings": plain, "seed": 0, "encoder": "random"}
+    assert runs[0].has(row, at_random)
+    assert not runs[0].has(row, plain)
+    assert all(len(run.finetunes) == 1 for run in runs[2:] if run.name != "b/sdmi-seed0")
+
+
 def test_without_methods_a_matrix_has_every_row(tmp_path):
     methods = [run.method for run in runs_of(tmp_path, methods=None, first=["jmi"])]
     assert methods[0] == "jmi"
@@ -65,6 +76,7 @@ def test_overrides_win_over_flags_and_columns_are_joined(tmp_path):
         ({"finetune": {"label_fraction": 0.1}}, "did you mean 'label_fractions'?"),
         ({"finetune": {"label_fractions": [10]}}, "label_fractions lie in (0, 1], got 10"),
         ({"finetune": {"label_fractions": [0.1], "weight_decay": "much"}}, "weight_decay must be a float"),
+        ({"finetune": {"random_encoder": "yes"}}, "random_encoder must be true or false, got 'yes'"),
         ({"datasets": None}, "at least `name` and `datasets`"),
         ({"flags": {"lerning_rate": 1}}, "did you mean --learning_rate?"),
         ({"flags": {"set": {"temprature": 1}}}, "shapes/sdmi-seed0: unknown"),
@@ -77,12 +89,19 @@ def test_a_mistake_in_a_matrix_is_found_before_anything_runs(tmp_path, more, sai
     assert said in str(error.value)
 
 
-@pytest.mark.parametrize("path", sorted((RECIPES / "reproduce").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((RECIPES / "matrices").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_matrix_is_understood_and_has_its_rows_or_all(path, tmp_path):
     matrix = read_matrix(path)
-    files = ["train=a.parquet", "test=b.parquet"] if len(matrix["datasets"]) == 1 else None
-    runs = declared_runs(matrix, tmp_path, files)
+    dataset = next(iter(matrix["datasets"]))
+    runs = declared_runs(matrix, tmp_path, ["train=a.parquet", "test=b.parquet"], [dataset])
     assert {run.method for run in runs} == set(yaml.safe_load(path.read_text()).get("methods", METHODS))
     assert matrix["name"] == path.stem
-    assert not files or all(run.args.files == {"train": "a.parquet", "test": "b.parquet"} for run in runs)
-    assert all(run.args.dataset_name == "parquet" for run in runs)
+    for run in runs:
+        assert (run.args.files == {"train": "a.parquet", "test": "b.parquet"}) is (run.dataset == dataset)
+    assert len(declared_runs(matrix, tmp_path)) == len(runs)  # as it stands, its data where it has them from
+
+
+def test_files_are_of_one_data_set(tmp_path):
+    matrix = read_matrix(matrix_file(tmp_path, datasets={"a": None, "b": None}))
+    with pytest.raises(UserError, match="one data set: name it with --datasets"):
+        declared_runs(matrix, tmp_path, ["train=a.parquet"])

@@ -41,6 +41,22 @@ def test_the_tree_has_a_line_for_every_file():
         assert list((ROOT / "hf_mi_ssl").rglob(Path(line).name)), f"{line} of the tree does not exist"
 
 
+def test_the_tree_has_a_line_for_every_recipe_every_experiment_and_every_directory_of_theirs():
+    tree = README[README.index("## The tree") :]
+    recipes = ROOT / "recipes"
+    scripts = re.search(
+        r"^EXPERIMENTS = \((.*?)^\)", (recipes / "experiments" / "all.py").read_text(), re.DOTALL | re.M
+    )
+    named = [
+        *(f"experiments/{name}.py" for name in re.findall(r"\w+", scripts[1])),
+        *(p.name for p in recipes.glob("*.py")),
+    ]
+    named += [f"{path.name}/" for path in recipes.iterdir() if path.is_dir() and not path.name.startswith(("_", "."))]
+    assert [name for name in named if not re.search(rf"^    recipes/{re.escape(name)} ", tree, re.MULTILINE)] == []
+    for path in re.findall(r"^    (recipes/\S+|model_cards/\S+|tests/\S*) ", tree, re.MULTILINE):
+        assert (ROOT / path).exists(), f"{path} of the tree does not exist"
+
+
 def test_every_encoder_is_named():
     assert all(f"`{name}`" in README for name in ENCODERS)
 

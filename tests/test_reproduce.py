@@ -31,16 +31,20 @@ for flag, kind in (("label_fraction", float), ("per_device_train_batch_size", in
 parser.add_argument("--learning_rate", type=float, nargs="+")
 parser.add_argument("--num_train_epochs", type=int, nargs="+")
 parser.add_argument("--freeze_encoder", action="store_true")
+parser.add_argument("--random_encoder", action="store_true")
 settings = vars(parser.parse_args())
 run, config, output = (settings.pop(name) for name in ("model", "config", "output_dir"))
-assert (run / "results.json").exists() and output == str(run / "finetuned")
+start = "random" if settings.pop("random_encoder") else "trained"
+assert (run / "results.json").exists()
+assert output == str(run / ("finetuned" if start == "trained" else "finetuned_random"))
 share = settings["label_fraction"]
 with open(run / "finetunes", "a") as calls:
     print(share, file=calls)
 file = run / "finetune.json"
 rows = json.loads(file.read_text())["evaluations"] if file.exists() else []
-row = {"name": f"finetune_top1_{100 * share:g}pct", "value": 0.5 + share, "n": 10, "low": 0.5, "high": 0.75,
-       "split": "test", "protocol": "as ever", "encoder": "trained", "branch": "online", "label_fraction": share,
+value = 0.5 + share - 0.2 * (start == "random")
+row = {"name": f"finetune_top1_{100 * share:g}pct", "value": value, "n": 10, "low": 0.5, "high": 0.75,
+       "split": "test", "protocol": "as ever", "encoder": start, "branch": "online", "label_fraction": share,
        "settings": settings, "seed": yaml.safe_load(config.read_text())["seed"]}
 file.write_text(json.dumps({"evaluations": [*rows, row]}))
 """
@@ -180,6 +184,19 @@ def test_fine_tunes_follow_each_training_and_those_that_are_done_are_skipped(com
     assert page.count("fine-tuning: as ever; n = 10 of test") == 2
 
 
+def test_an_encoder_at_random_is_fine_tuned_once_for_each_data_set(command, tmp_path):
+    finetune = {"label_fractions": [0.1], "random_encoder": True}
+    assert command("--methods", "sdmi", "jmi", finetune=finetune) == 0
+    calls = {name: (place(tmp_path) / f"{name}-seed0" / "finetunes").read_text().split() for name in ("sdmi", "jmi")}
+    assert {name: len(one) for name, one in calls.items()} == {"sdmi": 2, "jmi": 1}
+    page = (tmp_path / "table.md").read_text()
+    found = [row.split("|")[7].strip() for row in table_of(page)]
+    assert found == ["", "40.0 (50.0 to 75.0)", "60.0 (50.0 to 75.0)", "60.0 (50.0 to 75.0)"]
+    assert page.count("- fine-tuning: as ever") == 1
+    assert command("--methods", "sdmi", "jmi", finetune=finetune) == 0
+    assert len((place(tmp_path) / "sdmi-seed0" / "finetunes").read_text().split()) == 2
+
+
 def test_the_page_is_made_again_of_the_evidence_alone(command, tmp_path):
     finetune = {"label_fractions": [0.1]}
     assert command("--methods", "jmi", "simsiam", finetune=finetune) == 0
@@ -207,6 +224,15 @@ def test_a_run_that_was_done_with_other_arguments_is_refused(command, tmp_path):
         command("--table_only", datasets={"shapes": {"dataset_name": "imagefolder", "data_dir": "x"}})
     assert calls(tmp_path) == {"jmi-seed0": 1}
     assert command("--table_only", flags={"dataloader_num_workers": 0, "report_to": "tensorboard"}) == 0
+
+
+def test_a_data_set_may_be_run_alone(command, tmp_path):
+    two = {"datasets": {"shapes": {}, "other": {"dataset_name": "uoft-cs/cifar10"}}}
+    assert command("--methods", "jmi", "--datasets", "shapes", **two) == 0
+    assert calls(tmp_path) == {"jmi-seed0": 1}
+    assert "- `other/jmi-seed0`: to do" in (tmp_path / "table.md").read_text()
+    with pytest.raises(UserError, match="unknown data set of this matrix 'shaped'; did you mean 'shapes'?"):
+        command("--datasets", "shaped", **two)
 
 
 def test_a_method_that_is_not_of_the_matrix_cannot_be_chosen(command):

@@ -1,22 +1,26 @@
 """The page of results, its evidence and its figures: made of what the runs' files say."""
 
 import json
+import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from reproducing import comparison
 from reproducing.costs import cost_of, count_step
 from reproducing.evidence import Evidence, collect, read_evidence
 from reproducing.figures import comparison_figure
 from reproducing.matrix import declared_runs, read_matrix
-from reproducing.page import render
+from reproducing.page import render, write_page
+from reproducing.published import MEASURES, PUBLISHED, published_table
 from reproducing.tracked import growth_table, mi_figure, rows_figure
 
 from hf_mi_ssl import JMIConfig, JMIForPreTraining
-from hf_mi_ssl.encoders import encoder_config
+from hf_mi_ssl.encoders import ENCODERS, encoder_config
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.methods import METHODS
 from hf_mi_ssl.training import PretrainingArguments
@@ -53,6 +57,7 @@ def test_the_table_is_what_the_files_say(tmp_path):
     ):
         assert said in page
     assert str(tmp_path) not in page  # where the files lay is no result
+    assert "Beside published values" not in page
 
     (jmi.directory / "metrics.jsonl").unlink()
     write = results_of(0.5) | {"evaluations": [evaluation("knn_top1", 0.75, half=0.01)]}
@@ -73,6 +78,33 @@ def test_several_seeds_are_a_mean_with_its_deviation_and_n(tmp_path):
     assert "25.0 ± 0.0 (n = 2)" in pixels
 
 
+def test_the_page_has_published_values_beside_ours_and_says_what_differs(tmp_path):
+    dataset = {"cifar10": {"dataset_name": "uoft-cs/cifar10", "encoder": "mi_resnet18", "num_train_epochs": 30}}
+    path = matrix_file(tmp_path, methods=["simsiam"], first=[], datasets=dataset)
+    matrix = read_matrix(path)
+    runs = declared_runs(matrix, tmp_path / "runs")
+    write_run(runs[0], 0.5, 1.0)
+    page = page_of(matrix, runs, path)
+    assert "## Beside published values: cifar10\n\n| method |" in page
+    assert "| `simsiam` | linear probe | 61.0 | 30 | 91.8 | 800 | [SimSiam's paper](https://arxiv.org" in page
+    assert "were not measured here" in page
+
+
+def test_a_choice_of_settings_compares_no_rows(tmp_path):
+    for choice in (False, True):
+        path = matrix_file(tmp_path, choice=choice)
+        matrix = read_matrix(path)
+        runs = declared_runs(matrix, tmp_path / f"{choice}")
+        for run in runs:
+            write_run(run, 0.5, 2.0)
+        write_page(matrix, runs, collect(runs, tmp_path / "evidence"), path, tmp_path / f"{choice}.md")
+        page = (tmp_path / f"{choice}.md").read_text()
+        assert ("## The prototypes beside established methods: shapes" not in page) is choice
+        assert len(table_of(page)) == 5
+        assert (tmp_path / "small").exists() is not choice
+        shutil.rmtree(tmp_path / "small", ignore_errors=True)
+
+
 def test_the_command_names_files_given_on_the_command_line_without_their_place(tmp_path):
     path = matrix_file(tmp_path, methods=["jmi"], first=[])
     matrix = read_matrix(path)
@@ -82,6 +114,10 @@ def test_the_command_names_files_given_on_the_command_line_without_their_place(t
     page = page_of(matrix, runs, path)
     assert "--matrix matrix.yaml --data_files train=a.parquet test=b.parquet\n```\n" in page
     assert str(tmp_path) not in page
+    two = matrix_file(tmp_path, methods=["jmi"], first=[], datasets={"shapes": {}, "own": {"data_dir": "own"}})
+    assert "matrix.yaml --datasets shapes --data_files train=a.parquet test=b.parquet\n```" in page_of(
+        read_matrix(two), declared_runs(read_matrix(two), tmp_path / "runs", files, ["shapes"]), two
+    )
     elsewhere = declared_runs(matrix, tmp_path / "runs")[0]  # the data set from the Hub
     assert not elsewhere.changes(runs[0].args.to_dict())
 
@@ -102,6 +138,38 @@ def made(method: str, seed: int = 0, flops: float = 1e6, linear: float = 0.5, **
     results = {"steps": 10, "images_seen": 80, "timing": {}, "evaluations": rows}
     cost = {"flops": flops, "learning_passes": 2, "other_passes": 0}
     return Evidence(f"d/{method}-seed{seed}", "d", method, seed, "bound", {}, results, [], steps, {}, cost)
+
+
+def test_published_values_stand_beside_ours_where_data_encoder_and_row_match():
+    place = {"dataset_name": "uoft-cs/cifar10"}
+
+    def runs(encoder: str, methods: tuple = ("vicreg", "jmi"), **values: float) -> list[Evidence]:
+        arguments = {"encoder": encoder, "num_train_epochs": 30}
+        made_up = [made(method, linear=0.7, **values) for method in methods]
+        return [replace(run, arguments=arguments, evaluated={}) for run in made_up]
+
+    cells = [line.split(" | ")[:7] for line in published_table(place, runs("mi_resnet18")).splitlines()[2:]]
+    assert [(line[:6], re.match(r"\[(.+?)\]", line[6])[1]) for line in cells] == [
+        (["| `vicreg`", "linear probe", "70.0", "30", "90.12", "300"], "eb_jepa"),
+        (["| `vicreg`", "linear probe", "70.0", "30", "92.07", "1000"], "solo-learn"),
+        (["| `vicreg`", "linear probe", "70.0", "30", "78.1", "30"], "EMP-SSL"),
+    ]
+    table = published_table(place, runs("mi_resnet18", ("byol",), knn_top1=0.8))
+    assert "| `byol` | kNN | 80.0 | 30 | 86.9 | 200 |" in table  # of lightly's 200 and 800, the nearer
+    assert published_table(place, runs("resnet_tiny")) == ""
+    assert published_table(place, runs("mi_resnet18", ("jmi",))) == ""
+    assert published_table({"dataset_name": "shapes"}, runs("mi_resnet18")) == published_table(None, []) == ""
+
+
+def test_every_published_value_is_of_a_row_an_encoder_and_a_measure_and_says_whose_it_is():
+    for source in yaml.safe_load(PUBLISHED.read_text()):
+        assert source["encoder"] in ENCODERS
+        assert source["measure"] in MEASURES
+        assert source["url"].startswith("https://")
+        assert source["protocol"]
+        for length, rows in source["values"].items():
+            assert length > 0
+            assert all(method in METHODS and 1 < value < 100 for method, value in rows.items())
 
 
 def test_evidence_keeps_every_evaluation_and_some_steps_and_no_place(tmp_path):

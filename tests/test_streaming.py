@@ -7,6 +7,7 @@ from torch.utils._pytree import tree_leaves
 
 from hf_mi_ssl.mi import CRITICS, JOINT_TERMS, MARGINAL_TERMS, Pairs, streaming
 from hf_mi_ssl.mi.gram import log_det_shifted, on_the_smaller_side, squared_norm
+from hf_mi_ssl.mi.pairs import off_diagonal
 
 TERMS = JOINT_TERMS | MARGINAL_TERMS
 # No test of memory: F × F matrices by definition; distributions over prototypes; nothing at all; a queue.
@@ -121,7 +122,7 @@ def test_terms_in_tiles_have_the_gradients_of_terms_at_once(term, critic, monkey
 @pytest.mark.parametrize(("n", "d"), [(40, 6), (6, 40)])
 def test_second_order_from_moments_is_second_order_from_scores(n, d):
     def from_scores(a, b):
-        negatives = Pairs(a, b, CRITICS["negative_squared_distance"], 2.0).negative_scores
+        negatives = off_diagonal(Pairs(a, b, CRITICS["negative_squared_distance"], 2.0).scores)
         return negatives.mean() + negatives.var(correction=0) / 2
 
     inputs = normal(n, d), normal(n, d, seed=1) + 0.5

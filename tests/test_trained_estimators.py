@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from hf_mi_ssl.errors import UserError
-from hf_mi_ssl.estimators import TASKS, gaussian_critic, probe, trained
+from hf_mi_ssl.estimators import TASKS, gaussian_critic, mended_gaussian, trained
 from hf_mi_ssl.estimators.coordinates import canonical, normal_scores, standardize
 from hf_mi_ssl.estimators.gaussian_critic import GaussianCritic
 from hf_mi_ssl.estimators.learned import best_weights
-from hf_mi_ssl.estimators.probe import Probe
+from hf_mi_ssl.estimators.mended_gaussian import MendedGaussianCritic
 from hf_mi_ssl.estimators.trained import (
     OBJECTIVES,
     BilinearCritic,
@@ -23,7 +23,7 @@ from hf_mi_ssl.estimators.trained import (
 )
 from hf_mi_ssl.mi import bounds
 
-ESTIMATORS = trained.ESTIMATORS | gaussian_critic.ESTIMATORS | probe.ESTIMATORS
+ESTIMATORS = trained.ESTIMATORS | gaussian_critic.ESTIMATORS | mended_gaussian.ESTIMATORS
 
 
 def gaussian(n, dimension, mi, seed=0):
@@ -145,7 +145,7 @@ def test_independent_pairs_have_no_information(name, short):
     assert estimate.kind == "lower_bound"
 
 
-@pytest.mark.parametrize("make", [SeparableCritic, ConcatenatedCritic, BilinearCritic, Probe])
+@pytest.mark.parametrize("make", [SeparableCritic, ConcatenatedCritic, BilinearCritic, MendedGaussianCritic])
 def test_trained_critics_find_what_there_is_and_not_more(make, short):
     estimate = held_out(make(), gaussian(2000, 2, 1.0))
     assert 0.3 < estimate.value < 1.0 + 3 * estimate.standard_error
@@ -170,17 +170,17 @@ def test_early_stopping_restores_the_best_state(short, monkeypatch):
     assert trained._judge(member[1], held) == max(values)
 
 
-def test_the_probe_is_not_below_its_start_on_the_pairs_it_chooses_on(short):
+def test_the_mended_gaussian_is_not_below_its_start_on_the_pairs_it_chooses_on(short):
     a, b = gaussian(1200, 10, 2.0)
     train, validation = (a[:900], b[:900]), (a[900:], b[900:])
-    members = Probe().train(train, validation)
-    scores = probe.all_scores(members, validation)
+    members = MendedGaussianCritic().train(train, validation)
+    scores = mended_gaussian.all_scores(members, validation)
     whole = bounds.dv(torch.tensordot(best_weights(scores), scores, 1))
     assert all(whole >= bounds.dv(s) for s in scores)
     assert bounds.dv(scores[2]) >= max(bounds.dv(best_weights(s[None])[0] * s) for s in scores[:2]) - 1e-4
 
 
-@pytest.mark.parametrize("make", [SeparableCritic, Probe])
+@pytest.mark.parametrize("make", [SeparableCritic, MendedGaussianCritic])
 def test_the_ambient_generator_neither_matters_nor_moves(make, short):
     pairs = gaussian(600, 3, 1.0)
     torch.manual_seed(1)
@@ -219,7 +219,7 @@ LAWS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", LAWS)
-@pytest.mark.parametrize("name", ["probe", "separable"])
+@pytest.mark.parametrize("name", ["mended_gaussian", "separable"])
 def test_learned_bounds_are_as_near_the_truth_as_published_and_not_above(task, name):
     """On other pairs than the published ones."""
     rows = json.loads(PUBLISHED.read_text())["estimates"]
@@ -233,7 +233,7 @@ def test_learned_bounds_are_as_near_the_truth_as_published_and_not_above(task, n
 
 
 @pytest.mark.slow
-def test_the_probe_beats_plain_critics_at_high_information():
+def test_the_mended_gaussian_beats_plain_critics_at_high_information():
     pairs = gaussian(10_000, 20, 5.0)
-    plain, started = (held_out(make(), pairs) for make in (SeparableCritic, Probe))
+    plain, started = (held_out(make(), pairs) for make in (SeparableCritic, MendedGaussianCritic))
     assert plain.value + 0.3 < started.value < 5.0 + 3 * started.standard_error

@@ -13,11 +13,6 @@ def _order(n: int, seed: int, epoch: int) -> Tensor:
     return permutation(n, "epoch order", seed, epoch)
 
 
-def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
-    """The order of an epoch over n images: a permutation, int64 (n,), a pure function of its arguments."""
-    return _order(n, seed, epoch).clone()
-
-
 def batch_indices(
     n: int, step: int, global_batch: int, seed: int, rank: int = 0, world: int = 1
 ) -> tuple[int, Tensor]:

@@ -53,13 +53,13 @@ def task_page(template: str, evidence: dict[str, Any], fast: list[str]) -> str:
         bounds = [row for row in rows if row["task"] == task and row.get("kind") == "lower_bound"]
         return min(bounds, key=lambda row: abs(row["error"]))
 
-    def probe(task: str) -> dict[str, Any]:
-        return next(row for row in rows if (row["task"], row["estimator"]) == (task, "probe"))
+    def mended(task: str) -> dict[str, Any]:
+        return next(row for row in rows if (row["task"], row["estimator"]) == (task, "mended_gaussian"))
 
     facts = {"title": evidence["title"], "fast": task_table(groups[0]), "slow": task_table(groups[1])}
     minutes = sum(row.get("seconds", 0) for row in groups[0]) / 60
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    return environment.from_string(template).render(facts, minutes=minutes, tightest=tightest, probe=probe)
+    return environment.from_string(template).render(facts, minutes=minutes, tightest=tightest, mended=mended)
 
 
 def model_table(rows: Rows) -> str:

@@ -13,7 +13,7 @@ from ..estimators import ESTIMATORS, TASKS
 from ..estimators.fixed import ESTIMATORS as FIXED
 from ..estimators.fixed_critic import hold_out_all
 
-_SLOW = {"trained", "probe"}  # modules of the estimators that train a network
+_SLOW = {"trained", "mended_gaussian"}  # modules of the estimators that train a network
 
 
 def is_fast(name: str) -> bool:

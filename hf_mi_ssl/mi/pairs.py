@@ -78,11 +78,6 @@ class Pairs:
         left, right = self.both
         return (left * right).sum(1)
 
-    @property
-    def negative_scores(self) -> Tensor:
-        """T(a_i, b_j) for i ≠ j, shape (N, N − 1)."""
-        return off_diagonal(self.scores)
-
     @cached_property
     def log_means(self) -> Tensor:
         """log mean_{j≠i} exp T(a_i, b_j), shape (N,): the partition function of each row."""

@@ -11,7 +11,7 @@ from reproducing import comparison
 from reproducing.evidence import Evidence, read_all
 
 MARGIN = 0.03  # of accuracy: as good as
-MATRICES = ("cifar10_ten_epochs", "cifar10_gpu")
+MATRICES = ("cifar10_ten_epochs", "small_images")
 
 
 @cache
@@ -55,7 +55,7 @@ def on_images(directory: Path) -> str:
     if not found:
         return (
             "## On images\n\nNot among these runs. `python recipes/reproduce.py --matrix "
-            "recipes/reproduce/cifar10_ten_epochs.yaml` makes them (it resumes), and their evidence is taken up here."
+            "recipes/matrices/cifar10_ten_epochs.yaml` makes them (it resumes), and their evidence is taken up here."
         )
     parts = []
     for (matrix, dataset), runs in found.items():

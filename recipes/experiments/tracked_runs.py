@@ -19,7 +19,7 @@ def cifar_runs(directory: Path) -> dict[str, list[tuple[list[int], list[float]]]
 
 def cifar(directory: Path, tolerance: float) -> str:
     """The page's section about them: the share of steps in which held-out cos-DV falls by no more."""
-    command = f"python recipes/reproduce.py --matrix recipes/reproduce/{MATRIX}.yaml"
+    command = f"python recipes/reproduce.py --matrix recipes/matrices/{MATRIX}.yaml"
     runs = cifar_runs(directory)
     if not runs:
         return (

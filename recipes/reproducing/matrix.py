@@ -16,7 +16,7 @@ from hf_mi_ssl.training import PretrainingArguments, latest_checkpoint, parse_ar
 
 CONFIGS = {"sdmi": SDMIConfig, "jmi": JMIConfig}
 KEYS = {"name": str, "methods": list, "first": list, "datasets": dict, "seeds": (list, dict), "flags": dict,
-        "overrides": dict, "finetune": dict, "notes": str}  # fmt: skip
+        "overrides": dict, "finetune": dict, "choice": bool, "notes": str}  # fmt: skip
 DECIDED = {"method", "seed", "output_dir", "resume_from_checkpoint"}  # by the place of a run in its matrix
 # What a run and its declaration need not share: where it and its data lie, how it is watched and kept.
 FREE = {"output_dir", "resume_from_checkpoint", "data_dir", "data_files", "report_to", "dataloader_num_workers",
@@ -28,7 +28,7 @@ FREE = {"output_dir", "resume_from_checkpoint", "data_dir", "data_files", "repor
 @dataclass(frozen=True)
 class Run:
     """A run as it is declared; its directory has what is done of it. `kind` is that of its J − M: bound or surrogate.
-    `finetunes` are the settings of each fine-tune."""
+    `finetunes` are the settings of each fine-tune, those from an encoder at random with `random_encoder`."""
 
     name: str
     dataset: str
@@ -52,7 +52,9 @@ class Run:
 
     def has(self, row: dict, settings: dict) -> bool:
         """Whether a row of `finetune.json` is that fine-tune of this run."""
-        return (row.get("settings"), row.get("seed")) == (settings, self.seed)
+        settings = settings.copy()
+        start = "random" if settings.pop("random_encoder", False) else "trained"
+        return (row.get("settings"), row.get("seed"), row.get("encoder")) == (settings, self.seed, start)
 
     def changes(self, recorded: dict) -> str:
         """What differs between the arguments that a run had and those that are declared. An argument that is younger
@@ -116,10 +118,13 @@ def _groups(matrix: dict, methods: list[str]) -> dict:
 
 
 def declared_finetunes(declared: dict) -> list[dict]:
-    """The settings of one fine-tune for each of `label_fractions`, as recipes/finetune.py records them."""
+    """The settings of one fine-tune for each of `label_fractions`, as recipes/finetune.py records them; then, with
+    `random_encoder`, of the same ones from an encoder at random, which say so."""
     flags = FLAGS | {"freeze_encoder": (False, bool, "")}
-    rest = {name: value for name, value in declared.items() if name != "label_fractions"}
-    known = {"label_fractions", *flags} - {"label_fraction"}
+    rest = {name: value for name, value in declared.items() if name not in ("label_fractions", "random_encoder")}
+    known = {"label_fractions", "random_encoder", *flags} - {"label_fraction"}
+    if not isinstance(at_random := declared.get("random_encoder", False), bool):
+        raise UserError(f"`finetune` of a matrix: random_encoder must be true or false, got {at_random!r}")
     for name in rest:
         if name not in known:
             raise unknown("flag of a matrix's `finetune`", name, sorted(known))
@@ -138,21 +143,26 @@ def declared_finetunes(declared: dict) -> list[dict]:
         if not 0 < settings["label_fraction"] <= 1:
             raise UserError(f"`finetune` of a matrix: label_fractions lie in (0, 1], got {fraction!r}")
         found.append(settings)
-    return found
+    return [*found, *({**settings, "random_encoder": True} for settings in found if at_random)]
 
 
-def declared_runs(matrix: dict, output_dir: Path, data_files: list[str] | None = None) -> list[Run]:
+def declared_runs(
+    matrix: dict, output_dir: Path, data_files: list[str] | None = None, datasets: list[str] | None = None
+) -> list[Run]:
     """The runs of the matrix, seed by seed and the `first` methods first; where these have seeds of their own, all of
     theirs come first. They are checked as the recipes will check them. `data_files` are parquet files to
-    read the data set from, in place of where the matrix has it from."""
-    if data_files and len(matrix["datasets"]) > 1:
-        raise UserError("--data_files is for a matrix of one data set: write `data_files` into the matrix instead")
-    place = {"dataset_name": "parquet", "data_files": data_files} if data_files else {}
+    read the one data set of `datasets`, or of the matrix, from, in place of where the matrix has it from. Fine-tunes
+    of an encoder at random follow the first run of each data set alone: one baseline for all of its rows."""
+    theirs = datasets or matrix["datasets"]
+    if data_files and len(theirs) > 1:
+        raise UserError("--data_files are those of one data set: name it with --datasets")
+    place = {name: {"dataset_name": "parquet", "data_files": data_files} for name in theirs} if data_files else {}
     runs = []
     order = (cell for names, seeds in matrix["groups"] for cell in itertools.product(seeds, matrix["datasets"], names))
     for seed, dataset, method in order:
         flags, columns = {}, {}
-        for layer in (matrix["flags"], matrix["datasets"][dataset], place, matrix["overrides"].get(method)):
+        layers = [matrix["flags"], matrix["datasets"][dataset], place.get(dataset), matrix["overrides"].get(method)]
+        for layer in layers:
             flags |= layer or {}
             columns |= flags.pop("set", None) or {}  # columns are overridden one by one
         if decided := DECIDED & set(flags):
@@ -168,5 +178,7 @@ def declared_runs(matrix: dict, output_dir: Path, data_files: list[str] | None =
             kind = CONFIGS[METHODS[method].paradigm].from_method(method, **args.columns).kind
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
-        runs.append(Run(name, dataset, method, seed, kind, flags, args, directory, matrix["finetune"]))
+        begun = any(run.dataset == dataset for run in runs)
+        finetunes = [one for one in matrix["finetune"] if not (begun and one.get("random_encoder"))]
+        runs.append(Run(name, dataset, method, seed, kind, flags, args, directory, finetunes))
     return runs

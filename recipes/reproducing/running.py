@@ -43,10 +43,11 @@ def _run(run: Run, parallel: int, stop: threading.Event) -> str:
         recipe = f"pretrain_{METHODS[run.method].paradigm}.py"
         if error := _call(run, [recipe, "--config", config, "--resume_from_checkpoint", "latest"], parallel, stop):
             return error
-    if not (run.directory / "finetuned" / "finetune.json").exists():  # half written, if at all
-        shutil.rmtree(run.directory / "finetuned", ignore_errors=True)
-    place = ["--model", run.directory, "--config", config, "--output_dir", run.directory / "finetuned"]
     for settings in run.finetunes_left:
+        output = run.directory / ("finetuned_random" if settings.get("random_encoder") else "finetuned")
+        if not (output / "finetune.json").exists():  # half written, if at all
+            shutil.rmtree(output, ignore_errors=True)
+        place = ["--model", run.directory, "--config", config, "--output_dir", output]
         if error := _call(run, ["finetune.py", *place, *_flags(settings)], parallel, stop):
             return error
     return "done"

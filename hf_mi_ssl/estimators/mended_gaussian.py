@@ -27,7 +27,7 @@ class Residual(Network):
         return tuple(torch.cat(codes, 1) for codes in zip(self.start(a, b), self.residual(a, b)))
 
 
-class Probe(GaussianCritic):
+class MendedGaussianCritic(GaussianCritic):
     """L = held-out DV of Σ_k w_k T_k, T_k the Gaussian log-ratios, one that a network mended, and a network alone
 
     A lower bound. The mended one starts at the better Gaussian log-ratio, in its canonical coordinates, so that
@@ -53,4 +53,4 @@ class Probe(GaussianCritic):
         return f"{super().describe()}, with trained critics, weights {', '.join(f'{w:.3g}' for w in self.weights[2:])}"
 
 
-ESTIMATORS = {"probe": Probe}
+ESTIMATORS = {"mended_gaussian": MendedGaussianCritic}
