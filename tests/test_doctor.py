@@ -142,6 +142,7 @@ def test_ten_steps_tell_memory_speed_and_time(method, flat, tmp_path, capsys):
     said = capsys.readouterr().out
     assert re.search(r"memory +a step needs [\d.]+ MB of [\d.]+ GB, activations included", said)
     assert re.search(r"speed +[\d,]+ images per second \([\d,]+ to [\d,]+\)", said)
+    assert f"--num_cpu_threads_per_process {torch.get_num_threads()} gives a run as many" in " ".join(said.split())
     (text,) = re.findall(r"time +[\d.]+ \w+ \([\d.]+ \w+ to [\d.]+ \w+\) (.*)", said, re.DOTALL)
     assert re.match(r"for 140 steps and 21 evaluations of [\d.]+ s, without", " ".join(text.split()))
     assert not (tmp_path / "run").exists()  # nothing is written

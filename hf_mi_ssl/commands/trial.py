@@ -134,6 +134,9 @@ def findings(trial: Trial, plan: Plan) -> list[Finding]:
     rates = [images / seconds for seconds in (fmean(trial.seconds), max(trial.seconds), min(trial.seconds))]
     text = "{:,.0f} images per second ({:,.0f} to {:,.0f})".format(*rates) + f" in {len(trial.seconds)} steps"
     text += f", of this process; there will be {plan.num_processes}" if plan.num_processes > 1 else ""
+    if not torch.cuda.is_available():
+        n = torch.get_num_threads()
+        text += f", on {n} threads: accelerate launch --num_cpu_threads_per_process {n} gives a run as many"
     if trial.waiting > 0.3:
         text = f"{text}; {trial.waiting:.0%} of the time waits for images"
         found.append(Finding("speed", "warning", text, "raise --dataloader_num_workers"))
