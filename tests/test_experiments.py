@@ -21,6 +21,7 @@ _OF_THE_PACKAGE = {*CRITICS}
 
 import modalities  # noqa: E402
 import nonconcave_critics  # noqa: E402
+import reading  # noqa: E402
 import sources  # noqa: E402
 from critics import LearnedCritic  # noqa: E402
 from factor_information import information  # noqa: E402
@@ -121,6 +122,13 @@ def test_what_was_interrupted_goes_on_and_what_changed_is_done_again(places, mon
     for path in (gone, changed):  # the same again: a run is a function of its arguments
         again, first = (json.loads(text)["result"] for text in (path.read_text(), written[path]))
         assert again | {"seconds": 0} == first | {"seconds": 0}
+
+
+def test_a_share_of_steps_cannot_tell_collapse_from_growth_and_a_gain_can():
+    grows, collapses = ({"curves": {"mi": values}} for values in ([0.0, 0.8, 1.6], [0.01, 0.0, 0.0]))
+    assert all(reading.rises("mi", 0.02)(grows))
+    assert all(reading.rises("mi", 0.02)(collapses))
+    assert [reading.gain("mi")(run) for run in (grows, collapses)] == pytest.approx([1.6, -0.01])
 
 
 def test_panels_of_tracked_runs_are_made_of_their_logs(tmp_path):

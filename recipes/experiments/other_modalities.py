@@ -24,11 +24,14 @@ from harness import (
     Replicates,
     arms_table,
     at,
+    gain,
     last,
     main,
     mean,
+    over,
     over_arms,
     replicated,
+    replicates,
     rises,
     share,
     train,
@@ -76,6 +79,10 @@ def claims(done: Done) -> list[Claim]:
         arms = [f"{modality}, {arm}" for modality in MODALITIES]
         return share(done, {one: rises(trained_pair(one), TOLERANCE) for one in arms})
 
+    def gained(arm: str) -> Interval:
+        arms = {one: replicates(done, one, gain(trained_pair(one))) for one in (f"{m}, {arm}" for m in MODALITIES)}
+        return mean_interval(over([found for found in arms.values() if found]))
+
     def ratio_of_logs(first: Replicates, second: Replicates) -> Interval:
         return mean_interval({s: math.log(first[s]) / math.log(second[s]) for s in first if second.get(s, 0) > 1})
 
@@ -92,6 +99,8 @@ def claims(done: Done) -> list[Claim]:
             paired(*ranks("jmi exact", "jmi none")),
             primary=True,
         ),
+        paper("cos-DV of `jmi` at the end less at the start (nats; added)", gained("jmi exact")),
+        paper("the same for `sdmi` (added)", gained("sdmi exact")),
         ours(
             "order 2 ends as the exact term does: effective rank, ratio of logs less 1",
             ratio_of_logs(*ranks("jmi order 2", "jmi exact")) + -1,
@@ -138,11 +147,14 @@ def table(done: Done) -> str:
         "rank of z": column(last("rank/effective_rank")),
         "rank of target": column(last("rank/effective_rank_target")),
         "linear accuracy of h": column(at("end", "linear_h")),
+        f"share, fall ≤ {TOLERANCE}": lambda arm: share(done, {arm: rises(trained_pair(arm), TOLERANCE)}),
+        "cos-DV, end less start": lambda arm: mean(done, arm, gain(trained_pair(arm))),
     }
     return (
-        f"## Where the runs end\n\n{arms_table('views (their MI), arm', rows, columns)}\n\n`renderings` are two "
-        "modalities: SDMI trains f of one and the target g of the other; their cos-DV is given (the online encoder "
-        "has a tower for the other too, which no step trains; read first, and by mistake)."
+        f"## Where the runs end\n\n{arms_table('views (their MI), arm', rows, columns)}\n\nThe share cannot tell "
+        "growth from collapse, which falls no further than to nothing: compare `jmi none`, the control. The gain "
+        "can.\n\n`renderings` are two modalities: SDMI trains f of one and the target g of the other; their cos-DV is "
+        "given (the online encoder has a tower for the other too, which no step trains; read first, and by mistake)."
     )
 
 
