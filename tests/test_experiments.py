@@ -131,6 +131,19 @@ def test_a_share_of_steps_cannot_tell_collapse_from_growth_and_a_gain_can():
     assert [reading.gain("mi")(run) for run in (grows, collapses)] == pytest.approx([1.6, -0.01])
 
 
+def test_the_slack_of_bounds_is_that_of_the_mixture_where_they_are_tightest():
+    module = importlib.import_module("mi_tracking")
+    done = {
+        f"{module.name_of(d, 'jmi')}-seed{seed}": (
+            {"source": module.source_of(d), "seed": seed},
+            {"estimators": dict.fromkeys(module.BOUNDS, [0.0])},
+        )
+        for d in (2, 8)
+        for seed in (0, 1)
+    }
+    assert module.slack(done).value == pytest.approx(module.truth_of(module.source_of(2)))
+
+
 def test_panels_of_tracked_runs_are_made_of_their_logs(tmp_path):
     tracking = importlib.import_module("tracked_runs")
     values = [0.1, 0.5, 0.45, 0.9, 1.2]

@@ -151,22 +151,18 @@ def claims(done: Done) -> list[Claim]:
     for arm, words in schedules.items():
         text = f"`sdmi`, {words}: cos-DV less that in turns (nats)"
         found.append(ours(text, paired(end(arm), end("sdmi_turns")), within=MARGIN))
-    return [
-        *found,
-        literature(
-            "the bounds of `sdmi` and `jmi` stay below the known MI: MI less the largest bound (nats)", slack(done)
-        ),
-    ]
+    text = "the bounds of `sdmi` and `jmi` stay below the known MI: MI less the largest bound (nats), of the mixture where "
+    return [*found, literature(text + "that is least (changed: the mean over mixtures was read first)", slack(done))]
 
 
 def slack(done: Done) -> Interval:
-    """The known MI less the largest of the lower bounds at the end, over all mixtures."""
+    """The known MI less the largest of the lower bounds at the end, of the mixture where that is least."""
     per_seed: dict[int, list[float]] = {}
     for name, (arguments, result) in done.items():
         if name.rsplit("-", 1)[0].endswith(tuple(f"-{arm}" for arm in BOTH.values())) and "estimators" in result:
             largest = max(result["estimators"][kind][0] for kind in BOUNDS)
             per_seed.setdefault(arguments["seed"], []).append(truth_of(arguments["source"]) - largest)
-    return mean_interval({seed: sum(found) / len(found) for seed, found in per_seed.items()})
+    return mean_interval({seed: min(found) for seed, found in per_seed.items()})
 
 
 def report(done: Done, args: Namespace) -> Report:
@@ -208,7 +204,7 @@ def tables(done: Done) -> str:
     return (
         f"## Where the runs end\n\n{arms_table('source, arm', rows, columns)}\n\nEvery estimate of the two views' z "
         "at the end, on 1,024 pairs, beside the MI of the views themselves (of which z can hold at most as much; the "
-        "last four are no bounds; no estimate of n pairs goes beyond log n):\n\n"
+        "last four are no bounds):\n\n"
         f"{arms_table('run (MI of the views)', both, every)}\n\nA share cannot tell growth from collapse, a gain can. "
         "The control is `jmi` without its marginal term, which collapses (the runs of [regulariser weights]"
         f"(regulariser_weights.md), {regulariser_weights.COMMON['evaluations']} evaluations): "
