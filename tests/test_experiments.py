@@ -136,7 +136,7 @@ def test_the_slack_of_bounds_is_that_of_the_mixture_where_they_are_tightest():
     done = {
         f"{module.name_of(d, 'jmi')}-seed{seed}": (
             {"source": module.source_of(d), "seed": seed},
-            {"estimators": dict.fromkeys(module.BOUNDS, [0.0])},
+            {"estimators": {key: [0.0] for key in module.BOUNDS}},
         )
         for d in (2, 8)
         for seed in (0, 1)
@@ -149,10 +149,12 @@ def test_panels_of_tracked_runs_are_made_of_their_logs(tmp_path):
     values = [0.1, 0.5, 0.45, 0.9, 1.2]
     write_evidence_of_examples(tmp_path / "examples")
     one = read_all(tmp_path / "examples")[0]
-    evaluated = {"step": [0, 1, 2, 3, 4], "eval/mi/cos_dv": values}
+    evaluated = {"step": [0, 1, 2, 3, 4], "eval/mi/cos_dv": values, "eval/mi/jsd": [*values[::-1]]}
     write_evidence(replace(one, evaluated=evaluated), tmp_path / tracking.MATRIX / "cifar10" / "jmi-seed0.json")
-    assert re.search(r"\| `jmi` \| 1\.200 \| 0\.75 \(", tracking.cifar(tmp_path, 0.02))  # one fall in four steps
-    assert "Not among these runs" in tracking.cifar(tmp_path / "elsewhere", 0.02)
+    bounds = {"cos-DV": "cos_dv", "JSD": "jsd"}  # one fall in four steps, and three
+    cells = r"\| `jmi` \| 1\.200; 0\.75 \(\S+ to \S+ \| 0\.100; 0\.25 \("
+    assert re.search(cells, tracking.cifar(tmp_path, bounds, 0.02))
+    assert "Not among these runs" in tracking.cifar(tmp_path / "elsewhere", bounds, 0.02)
 
 
 def test_images_are_compared_seed_by_seed_with_the_mean_of_the_established_methods(tmp_path):
