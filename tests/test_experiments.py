@@ -144,6 +144,17 @@ def test_the_slack_of_bounds_is_that_of_the_mixture_where_they_are_tightest():
     assert module.slack(done).value == pytest.approx(module.truth_of(module.source_of(2)))
 
 
+def test_checkpoints_are_chosen_by_a_measure_by_their_number_and_by_chance():
+    module = importlib.import_module("label_free_selection")
+    curves = {"step": [0, 1, 2, 3], module.KEY: [0.9, 0.5, 0.7, 0.6], "mi/cos_dv": [9.0, 1.0, 3.0, 2.0]}
+    done = {"run-seed0": ({"seed": 0}, {"curves": curves, "end": {}})}
+    lost = {name: module.checkpoints(done, lambda p, name=name: module.regret(p, name))[0]
+            for name in ("cos-DV", module.STEP)}  # fmt: skip
+    assert lost == pytest.approx({"cos-DV": 0.0, module.STEP: 0.1})  # the start is no checkpoint
+    assert module.checkpoints(done, module.blind)[0] == pytest.approx(0.1)
+    assert module.checkpoints(done, lambda p: module.ranked(p, module.STEP))[0] == pytest.approx(0.5)
+
+
 def test_panels_of_tracked_runs_are_made_of_their_logs(tmp_path):
     tracking = importlib.import_module("tracked_runs")
     values = [0.1, 0.5, 0.45, 0.9, 1.2]
