@@ -155,6 +155,15 @@ def test_checkpoints_are_chosen_by_a_measure_by_their_number_and_by_chance():
     assert module.checkpoints(done, lambda p: module.ranked(p, module.STEP))[0] == pytest.approx(0.5)
 
 
+def test_at_equal_compute_a_row_is_read_on_the_line_between_its_evaluations():
+    module = importlib.import_module("canonical_vs_established")
+    curves = {"step": [0, 10, 20], "linear_h": [0.1, 0.5, 0.6]}
+    done = {f"{row}-seed0": ({"seed": 0}, {"curves": curves}) for row in ("sdmi", "jmi")}
+    done |= {f"cost {row}": ({}, {"flops": flops}) for row, flops in (("sdmi", 40), ("jmi", 30))}
+    assert module.accuracy(done, "sdmi", equal="compute")[0] == pytest.approx(0.55)  # at step 15
+    assert module.accuracy(done, "jmi", equal="compute")[0] == module.accuracy(done, "sdmi")[0] == 0.6
+
+
 def test_panels_of_tracked_runs_are_made_of_their_logs(tmp_path):
     tracking = importlib.import_module("tracked_runs")
     values = [0.1, 0.5, 0.45, 0.9, 1.2]
