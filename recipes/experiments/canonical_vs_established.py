@@ -21,7 +21,7 @@ from harness import Done, Job, Replicates, build, main, make_source, replicates,
 from reporting import Claim, Interval, Report, mean_interval, paired, table
 from reproduced_images import MARGIN, claims_of, images, on_images
 from reproducing.costs import count_step
-from reproducing.figures import mi_against_accuracy
+from reproducing.figures import mi_against_accuracy, style_of
 
 NAME = "canonical_vs_established"
 HARD = {"name": "mixture", "dimension": 32, "spread": 2.5, "within": 1.0, "noise": 1.0}  # clusters overlap
@@ -39,6 +39,7 @@ ROWS: dict[str, dict] = {  # sizes that fit the toy, as in tests and small matri
     "vicreg": {},
 }
 CANONICAL, ESTABLISHED = ("sdmi", "jmi"), ("simclr", "simsiam", "byol", "barlow_twins", "vicreg")
+OTHERS = {"sdmi_ema": {"marker": "<"}, "jmi_taylor": {"marker": ">"}}  # rows that have no style of their own
 MEASURES = {  # at evaluation i
     "cos-DV": lambda c, i: c["mi/cos_dv"][i],
     "calibrated cos-DV": lambda c, i: c["mi/cos_dv_calibrated"][i],
@@ -224,12 +225,12 @@ def draw(done: Done, methods: Sequence[str], directory: Path):
         found = {method: mean_interval(list(accuracy(done, method, equal=equal).values())) for method in methods}
         drawing.points(first, found, i, f"equal {equal}", 0.16 * (2 * i - 1))
     first.set(title="linear accuracy of h", xlabel="share right")
-    for i, method in enumerate(methods):
+    for method in methods:
         x = [v for v in replicates(done, method, lambda r: r["curves"]["mi/cos_dv"][-1]).values() if v is not None]
         y = [v for v in accuracy(done, method).values() if v is not None]
         if len(x) == len(y):
-            marker, colour = drawing.MARKERS[i % len(drawing.MARKERS)], drawing.COLOURS[i % len(drawing.COLOURS)]
-            second.plot(x, y, marker, color=colour, label=method, alpha=0.8)
+            style = style_of(method) | OTHERS.get(method, {}) | {"linestyle": "none"}
+            second.plot(x, y, label=method, alpha=0.8, markersize=8 if method in CANONICAL else 6, **style)
     second.set(title="a dot a seed", xlabel="cos-DV of z (nats)", ylabel="linear accuracy of h")
     found = {
         name: mean_interval(list(correlations(ends(done, "linear_h"), m).values())) for name, m in MEASURES.items()
@@ -239,7 +240,7 @@ def draw(done: Done, methods: Sequence[str], directory: Path):
     for axis, ((matrix, dataset), runs) in zip(axes[0][3:], panels.items()):
         mi_against_accuracy(axis, runs, "mi/cos_dv_calibrated", all_named=True)
         axis.set(title=f"{dataset}, {matrix}")
-    drawing.legend(figure, axes[0][:3])
+    drawing.legend(figure, axes)
     return figure
 
 
