@@ -133,7 +133,7 @@ def report(done: Done, args: Namespace) -> Report:
             Claim(
                 f"`{row}` is as good as the mean of {', '.join(ESTABLISHED)} at equal {equal}: linear accuracy of h, "
                 "less theirs",
-                "paper",
+                "paper" if equal == "epochs" else "extension",
                 found,
                 -MARGIN,
                 primary=equal == "epochs",

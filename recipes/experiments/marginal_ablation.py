@@ -35,7 +35,7 @@ from harness import (
     train,
 )
 from regulariser_weights import COMMON, TEMPERATURE
-from reporting import Claim, Interval, Report, literature, ours, paired, paper
+from reporting import Claim, Interval, Report, extension, literature, ours, paired, paper
 
 NAME = "marginal_ablation"
 PREDICTOR = 64
@@ -122,7 +122,7 @@ def claims(done: Done) -> list[Claim]:
             spared(done, name_of("reset", True, "none", norm=True)),
             **half,
         ),
-        paper("the same, gradient M-step, which is the paper's M-step", spared(done, ALONE), **half),
+        extension("the same, gradient M-step (which one the paper ablated is not known)", spared(done, ALONE), **half),
         ours("predictor, gradient M-step, no marginal term: it collapses (cosine)", collapsed(done, ALONE), **half),
         ours("the same with the squared error", collapsed(done, name_of("gradient", True, "none", "mse")), **half),
         ours(

@@ -37,7 +37,7 @@ from harness import (
     train,
     truth_of,
 )
-from reporting import Claim, Interval, Report, mean_interval, ours, paired, paper
+from reporting import Claim, Interval, Report, extension, mean_interval, ours, paired
 
 NAME = "other_modalities"
 MODALITIES = ("tokens", "waveforms", "renderings")
@@ -87,20 +87,20 @@ def claims(done: Done) -> list[Claim]:
         return mean_interval({s: math.log(first[s]) / math.log(second[s]) for s in first if second.get(s, 0) > 1})
 
     return [
-        paper(
+        extension(
             "cos-DV of `jmi` rises nearly monotonically on every modality: share of steps",
             rising("jmi exact"),
             above=NEAR,
             primary=True,
         ),
-        paper("the same for `sdmi`", rising("sdmi exact"), above=NEAR, primary=True),
-        paper(
+        extension("the same for `sdmi`", rising("sdmi exact"), above=NEAR, primary=True),
+        extension(
             "without its marginal term `jmi` keeps fewer dimensions than with it (effective rank)",
             paired(*ranks("jmi exact", "jmi none")),
             primary=True,
         ),
-        paper("cos-DV of `jmi` at the end less at the start (nats; added)", gained("jmi exact")),
-        paper("the same for `sdmi` (added)", gained("sdmi exact")),
+        extension("cos-DV of `jmi` at the end less at the start (nats; added)", gained("jmi exact")),
+        extension("the same for `sdmi` (added)", gained("sdmi exact")),
         ours(
             "order 2 ends as the exact term does: effective rank, ratio of logs less 1",
             ratio_of_logs(*ranks("jmi order 2", "jmi exact")) + -1,
@@ -110,7 +110,7 @@ def claims(done: Done) -> list[Claim]:
             "predictor without marginal term: EMA target keeps more dimensions than a gradient M-step",
             paired(*ranks("sdmi predictor, EMA", "sdmi predictor, gradient")),
         ),
-        paper(
+        extension(
             "content can be read off h after `jmi`, less after `jmi` without its marginal term (linear accuracy)",
             paired(*(of(arm, at("end", "linear_h")) for arm in ("jmi exact", "jmi none"))),
         ),

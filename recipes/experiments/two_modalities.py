@@ -37,7 +37,7 @@ from harness import (
     train,
     truth_of,
 )
-from reporting import Claim, Interval, Report, ours, paired, paper
+from reporting import Claim, Interval, Report, extension, ours, paired
 from toy_runs import MISSING_ARE
 
 NAME = "two_modalities"
@@ -131,7 +131,7 @@ def claims(done: Done) -> list[Claim]:
         return share(done, {"reset": lambda r: [(trial < r[kind]) == falls for trial in range(r["trials"])]})
 
     found = [
-        paper(
+        extension(
             "SDMI with encoders of two modalities: texts found by images, share right (chance 0.03)",
             mean(done, SDMI, RECALL),
             above=0.1,
