@@ -202,7 +202,8 @@ def tables(done: Done) -> str:
     return (
         f"## Images and texts\n\nThe MI of image and text is {truth_of(SOURCE):.2f} nats.\n\n"
         f"{arms_table('arm', list(arms()), means(done, columns))}\n\nAn EMA target of the other modality: `{said}`. "
-        "With two towers in one encoder each modality has an EMA of its own, and that works.\n\n"
+        "With two towers in one encoder each modality has an EMA of its own: it can be built; without a marginal term "
+        "it collapsed here.\n\n"
         f"## A side is missing\n\n{arms_table('arm', lack, means(done, columns))}"
     )
 
