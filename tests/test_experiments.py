@@ -166,6 +166,24 @@ def test_at_equal_compute_a_row_is_read_on_the_line_between_its_evaluations():
     assert module.accuracy(done, "jmi", equal="compute")[0] == module.accuracy(done, "sdmi")[0] == 0.6
 
 
+def test_a_gauge_is_asked_the_same_of_runs_that_collapse_and_of_runs_that_do_not():
+    module = importlib.import_module("collapse")
+
+    def run(ranks: list[float], alarm: dict) -> dict:
+        same = {"collapse/std": 1.0, "collapse/mean_cosine": 0.0, "rank/rankme": 9.0, "collapse/uniformity": -2.0}
+        same |= {"mi/cos_dv": 1.0, "mi/cos_dv_calibrated": 1.0}
+        curves = {"step": [0, 5, 10, 15], module.ONLINE: ranks} | {name: [value] * 4 for name, value in same.items()}
+        return {"curves": curves, "alarm": alarm}
+
+    runs = {"bad": run([9, 9, 2, 2], {"information_loss": 15}), "good": run([9, 2, 9, 9], {"information_loss": 10})}
+    done = {f"{name}-seed0": ({"seed": 0}, result) for name, result in runs.items()}
+    assert module.first_steps(done, "bad") == [10]
+    assert module.rank_and_kinds(done, "bad").endswith("; 1 few dimensions, from step 10")
+    rows = {line.split(" | ")[0]: line for line in module.gauges_table(done).splitlines()}
+    assert rows["| effective rank of z < 2.5"].endswith("| 1 of 1 | 10 | 1 of 1 |")  # a dip that was made good
+    assert rows[f"| {module.ALARM}"].endswith("| 1 of 1 | 15 | 1 of 1 |")
+
+
 def test_panels_of_tracked_runs_are_made_of_their_logs(tmp_path):
     tracking = importlib.import_module("tracked_runs")
     values = [0.1, 0.5, 0.45, 0.9, 1.2]

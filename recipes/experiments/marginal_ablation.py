@@ -186,9 +186,10 @@ def grid(done: Done) -> str:
     columns = {marginal: column(marginal) for marginal in LADDER}
     normed = [name_of(*row, "none", norm=True) for row in NORMED]
     return (
-        "## The grid\n\nEffective rank (of 16) at the end, of the branch that has less, and how many of the runs "
-        f"collapsed to what.\n\n{arms_table('SDMI', list(rows), columns)}\n\nWith batch norm at the projector's end:"
-        f"\n\n{arms_table('arm', normed, {'rank': lambda arm: rank_and_kinds(done, arm)})}"
+        "## The grid\n\nEffective rank (of 16) at the end, of the branch that has less, how many of the runs "
+        "collapsed to what, and the median step at which that was first seen.\n\n"
+        f"{arms_table('SDMI', list(rows), columns)}\n\nWith batch norm at the projector's end:\n\n"
+        f"{arms_table('arm', normed, {'rank': lambda arm: rank_and_kinds(done, arm)})}"
     )
 
 
@@ -211,8 +212,9 @@ def panel(done: Done) -> str:
 def gauges(done: Done) -> str:
     return (
         "## Which gauge sees it\n\nOf all runs here and of those of [regulariser weights](regulariser_weights.md); "
-        "the first four define collapse, at the end of a run. A gauge of z alone cannot see a target that has "
-        f"collapsed.\n\n{collapse.gauges_table(done)}"
+        "the first four define collapse, at the end of a run. Whether a gauge sees it is asked at every evaluation "
+        "but the first, of runs that end collapsed and of those that do not alike. A gauge of z alone cannot see a "
+        f"target that has collapsed.\n\n{collapse.gauges_table(done)}"
     )
 
 
