@@ -19,6 +19,7 @@ from hf_mi_ssl.mi import CRITICS, Pairs  # noqa: E402
 
 _OF_THE_PACKAGE = {*CRITICS}
 
+import laws  # noqa: E402
 import modalities  # noqa: E402
 import nonconcave_critics  # noqa: E402
 import reading  # noqa: E402
@@ -182,6 +183,18 @@ def test_a_gauge_is_asked_the_same_of_runs_that_collapse_and_of_runs_that_do_not
     rows = {line.split(" | ")[0]: line for line in module.gauges_table(done).splitlines()}
     assert rows["| effective rank of z < 2.5"].endswith("| 1 of 1 | 10 | 1 of 1 |")  # a dip that was made good
     assert rows[f"| {module.ALARM}"].endswith("| 1 of 1 | 15 | 1 of 1 |")
+
+
+def test_the_marginal_term_of_a_law_is_said_to_be_infinite_where_it_is():
+    """By the integral over a product of two coordinates, cut off further and further out."""
+    x = torch.linspace(0, 100, 401, dtype=torch.float64)
+    scale = 0.5 - 0.5 / math.pi
+    tails = {"gaussian": -x.square() / 2, "laplace": -(2**0.5) * x, "rectified": -scale * x.square() / 2}
+    for law, tail in tails.items():
+        for tau in (0.9, 1.5, 3.0, 12.0):
+            exponent = tail[:, None] + tail + torch.outer(x, x) / tau
+            grows = exponent[-1, -1] > 0 or exponent[-1].max() > 0
+            assert (tau <= laws.INFINITE_TO[law]) == bool(grows), (law, tau)
 
 
 def test_panels_of_tracked_runs_are_made_of_their_logs(tmp_path):

@@ -11,11 +11,10 @@ import math
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from functools import partial
 
 import drawing
-import torch
 from harness import (
-    MEASURES,
     TINY,
     Cell,
     Done,
@@ -23,30 +22,22 @@ from harness import (
     Read,
     arms_table,
     at,
-    embed,
     main,
     mean,
     over_arms,
     replicated,
     replicates,
-    rounded,
     share,
     train,
 )
-from laws import LAWS, SKEWED, draw_law
+from laws import INFINITE_TO, LAWS, SKEWED
 from reporting import Claim, Report, mean_interval, ours, paired
-
-from hf_mi_ssl.errors import UserError
-from hf_mi_ssl.evaluation import koziol_kurtosis, mardia_skewness
-from hf_mi_ssl.evaluation.spectrum import leading
-from hf_mi_ssl.evaluation.surrogates import LARGEST_SHARE, LARGEST_SPREAD, surrogate_rows
+from surrogate_errors import DIMENSION, ORDERS, PAIRS, TAUS, law_errors
 
 NAME = "non_gaussian_laws"
-TAUS = (1.5, 3.0, 6.0, 12.0)
-DIMENSION, PAIRS = 5, 768
 TRAINED = ("jmi", "sdmi", "barlow_twins")
 COMMON = {"steps": 150, "batch_size": 128, "evaluations": 5, "source": {"name": "mixture", "dimension": 32}}
-ERRORS = ("second_order", "third_order", "gaussian")
+SYMMETRIC = ("gaussian", "laplace")  # uniform and student were left out
 PARTS = {
     "non-Gaussianity": "non_gaussianity",
     "truncation": "truncation",
@@ -54,50 +45,6 @@ PARTS = {
     "wrong measure": "wrong_measure",
 }
 PLACES = [f"{space} {when}" for space in "hz" for when in ("start", "end")]
-
-
-def law_errors(law: str, seed: int, pairs: int = PAIRS) -> dict:
-    """Surrogates of the marginal term of a law, white, both views equal, over temperatures; λ_max(Σ) = 1."""
-    x = draw_law(law, pairs, DIMENSION, torch.Generator().manual_seed(seed))
-    found = {f"{row.temperature:g}": of_row(row) for row in surrogate_rows(x, x, "whitened", TAUS)}
-    return rounded(
-        found | {"skewness": mardia_skewness(x), "kurtosis": koziol_kurtosis(x) / (3 * DIMENSION * (DIMENSION + 2))}
-    )
-
-
-def of_row(row) -> dict:
-    """What is kept of a row: the exact term, errors and their standard errors, the four parts, verdicts on order 2."""
-    second = row.values["second_order"].value - row.values["first_order"].value
-    error = row.errors["second_order"].value
-    return {
-        "exact": row.exact.value,
-        "second": second,
-        "errors": {name: [e.value, e.standard_error] for name, e in row.errors.items() if name in ERRORS},
-        "parts": {name: part.value for name, part in row.parts.items()},
-        "rule": bool(row.spread < LARGEST_SPREAD and abs(row.skewness) <= LARGEST_SHARE),
-        "good": bool(abs(error) <= LARGEST_SHARE * second),
-    }
-
-
-def gaussianity(model, law, held, initial, seed) -> dict:
-    """How far h and z are from Gaussian, at the start and at the end, and the error of order 2 there, at 4 λ_max."""
-    found = {}
-    for when, views in (("start", initial), ("end", embed(model, held))):
-        for space in ("h", "z"):
-            a, b = views[f"{space}_a"], views[f"{space}_b"]
-            x = leading(a, 8)
-            d = x.shape[1]
-            kurtosis = koziol_kurtosis(x) / (3 * d * (d + 2))
-            numbers = {"skewness": mardia_skewness(x), "kurtosis": kurtosis, "dimension": d}
-            try:
-                numbers |= of_row(surrogate_rows(a, b, "whitened", [4.0])[0])
-            except UserError as error:  # collapsed
-                numbers["refused"] = str(error)
-            found[f"{space} {when}"] = numbers
-    return found
-
-
-MEASURES |= {"gaussianity": gaussianity}
 
 
 def jobs(seeds: Sequence[int], tiny: bool) -> list[Job]:
@@ -142,16 +89,26 @@ def claims(done: Done) -> list[Claim]:
     gain = over_laws(SKEWED, lambda r: error("second_order", 6)(r) - error("third_order", 6)(r))
     return [
         ours(
-            "laws with skewness: slope of log error of order 2 on log τ, plus 3",
+            f"laws with skewness ({', '.join(SKEWED)}): slope of log error of order 2 on log τ from 3 to 6, plus 3",
             mean_interval(over_laws(SKEWED, slope)) + 3,
             within=0.5,
             primary=True,
         ),
         ours(
-            "symmetric laws: that slope plus 4",
-            mean_interval(over_laws(("gaussian", "laplace"), slope)) + 4,
+            f"symmetric laws ({', '.join(SYMMETRIC)}): that slope plus 4",
+            mean_interval(over_laws(SYMMETRIC, slope)) + 4,
             within=0.5,
             primary=True,
+        ),
+        ours(
+            "the first from 6 to 12, nearer to the limit that is claimed (added)",
+            mean_interval(over_laws(SKEWED, partial(slope, start=6.0, end=12.0))) + 3,
+            within=0.5,
+        ),
+        ours(
+            "the second from 6 to 12 (added)",
+            mean_interval(over_laws(SYMMETRIC, partial(slope, start=6.0, end=12.0))) + 4,
+            within=0.5,
         ),
         ours("order 3 is closer than order 2 for skewed laws (nats at τ = 6)", mean_interval(gain)),
         ours(
@@ -172,10 +129,9 @@ def report(done: Done, args: Namespace) -> Report:
     return Report(
         NAME,
         "The paper derives its surrogates for embeddings that are jointly Gaussian, and leaves open what those do "
-        "that are not.",
+        "that are not. (Not fixed before the runs: which claims are primary was said when the numbers were known.)",
         f"six laws, white, D = {DIMENSION}, {PAIRS} pairs, and embeddings of models trained for {COMMON['steps']} "
-        f"steps of {COMMON['batch_size']} pairs, Adam at 3e-3, seeds 0 to 4. Which claims are primary was said when "
-        "this page got a verdict of its own, and the numbers were known.",
+        f"steps of {COMMON['batch_size']} pairs, Adam at 3e-3, seeds 0 to 4.",
         claims(done),
         f"{law_table(done)}\n\n{embedding_table(done)}",
         lambda: draw(done),
@@ -183,7 +139,10 @@ def report(done: Done, args: Namespace) -> Report:
 
 
 def law_table(done: Done) -> str:
-    rows = {f"{law}, τ = {tau:g}": (f"law {law}", f"{tau:g}") for law, tau in itertools.product(LAWS, TAUS)}
+    rows = {
+        f"{law}, τ = {tau:g}{' (∞)' * (tau <= INFINITE_TO.get(law, 0))}": (f"law {law}", f"{tau:g}")
+        for law, tau in itertools.product(LAWS, TAUS)
+    }
 
     def column(*keys: str | int) -> Cell:
         return lambda row: mean(done, rows[row][0], at(rows[row][1], *keys))
@@ -194,10 +153,14 @@ def law_table(done: Done) -> str:
 
     columns = {"exact M": column("exact")}
     columns |= {
-        f"M − {name}": column("errors", order, 0) for name, order in zip(("M₂", "M₃", "M_G"), ERRORS, strict=True)
+        f"M − {name}": column("errors", order, 0) for name, order in zip(("M₂", "M₃", "M_G"), ORDERS, strict=True)
     }
     columns |= {name: column("parts", key) for name, key in PARTS.items()} | {"valid by the rule / good": count}
-    return f"## Laws of one covariance\n\n{arms_table('law', list(rows), columns)}"
+    return (
+        "## Laws of one covariance\n\nM is that of the sample. At (∞) the law itself has none: E_Q e^{xᵀy/τ} is "
+        "infinite, for Laplace and Student at any τ, and what is read there belongs to the sample and its size.\n\n"
+        f"{arms_table('law', list(rows), columns)}"
+    )
 
 
 def embedding_table(done: Done) -> str:
