@@ -197,6 +197,24 @@ def test_the_marginal_term_of_a_law_is_said_to_be_infinite_where_it_is():
             assert (tau <= laws.INFINITE_TO[law]) == bool(grows), (law, tau)
 
 
+def test_no_embedding_of_shared_symbols_has_more_cos_dv_than_clusters_on_a_simplex():
+    module = importlib.import_module("information_without_accuracy")
+    assert [module.simplex_dv(k, 0.2) for k in (8, 10, 16)] == pytest.approx([2.057, 2.268, 2.703], abs=1e-3)
+    z = torch.randn(8, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    optimizer = torch.optim.Adam([z], 0.05)
+    for _ in range(400):
+        places = torch.nn.functional.normalize(z, dim=1)
+        value = 5 - (5 * places @ places.T).flatten().logsumexp(0) + math.log(64)
+        optimizer.zero_grad()
+        (-value).backward()
+        optimizer.step()
+    assert value.item() == pytest.approx(module.simplex_dv(8, 0.2), abs=1e-3)
+    assert value.item() < module.simplex_dv(8, 0.2) + 1e-9
+    assert module.ceiling(1.0, 3) == module.truth_of(
+        module.source_of(1.0, 3)
+    )  # 64 symbols: no simplex in 16 dimensions
+
+
 def test_panels_of_tracked_runs_are_made_of_their_logs(tmp_path):
     tracking = importlib.import_module("tracked_runs")
     values = [0.1, 0.5, 0.45, 0.9, 1.2]

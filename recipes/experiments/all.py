@@ -50,10 +50,10 @@ def gather(results: Path) -> Path:
         "on where it was interrupted. Protocols, thresholds and seeds were fixed before the runs, but for what a page "
         "says of itself: which claims of `non_gaussian_laws` are primary was said when the numbers were known. What a "
         "first look made us add, arms or claims, is marked as added, and what it made us read otherwise as changed; "
-        "verdicts are computed from 95 % intervals, never typed; a claim that fails is a finding. *Held*: the interval "
-        "lies on the claimed side of its threshold; *did not hold*: on the other; else the runs *cannot tell*, and "
-        "say what they could have told. The verdict of a page is that of its primary claims. These are toys: they show "
-        "where a claim can fail, not how often it does.",
+        "verdicts are computed from 95 % intervals, never typed; a claim that fails is a finding. *Held*: the "
+        "interval lies on the claimed side of its threshold; *did not hold*: on the other; else the runs *cannot "
+        "tell*, and say what they could have told. The verdict of a page is that of its primary claims. These are "
+        "toys: they show where a claim can fail, not how often it does.",
     ]
     for module in EXPERIMENTS:
         path = results / f"{module.NAME}.md"
