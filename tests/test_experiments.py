@@ -2,6 +2,7 @@
 numbers; what is called known mutual information is."""
 
 import importlib
+import itertools
 import json
 import math
 import re
@@ -19,9 +20,9 @@ from hf_mi_ssl.mi import CRITICS, Pairs  # noqa: E402
 
 _OF_THE_PACKAGE = {*CRITICS}
 
+import ascents  # noqa: E402
 import laws  # noqa: E402
 import modalities  # noqa: E402
-import nonconcave_critics  # noqa: E402
 import reading  # noqa: E402
 import sources  # noqa: E402
 from critics import LearnedCritic  # noqa: E402
@@ -325,11 +326,23 @@ def test_a_critic_that_learns_scores_each_pairing_by_itself_and_moves_with_the_s
     scores = score_matrix(critic, a, b)
     alone = torch.stack([score_matrix(critic, a[i : i + 1], b[j : j + 1])[0, 0] for i in range(6) for j in range(6)])
     torch.testing.assert_close(scores, alone.view(6, 6))
-    model, moved, views = nonconcave_critics.start("learned", 1.0, 0, 32)
+    model, blocks, views = ascents.start("learned", 1.0, 0, 32)
     before = model.objective.critic.out.weight.clone()
-    first, *_, last = nonconcave_critics.steps_of(model, moved, views, 0.1, 10)
+    (first, *_, last), _ = ascents.steps_of(model, blocks, views, 0.1, 10)
     assert last > first
     assert not torch.equal(model.objective.critic.out.weight, before)
+
+
+def test_each_step_of_an_ascent_knows_the_curvature_of_what_it_moves():
+    model, blocks, views = ascents.start("cosine", 0.5, 0, 32)
+    own = [ascents.curvature(model, blocks, views, phase) for phase in ("E", "M")]
+    assert own[0] != pytest.approx(own[1], rel=0.01)
+    values, betas = ascents.steps_of(model, blocks, views, 1e-3 / max(own), 3, watch=2)
+    assert len(values) == 1 + len(betas) == 7
+    assert betas[0] == betas[2] == pytest.approx(own[0])
+    assert betas[1] == betas[3] == pytest.approx(own[1], rel=0.05)
+    assert betas[4] != betas[0]
+    assert all(new >= old - 1e-6 for old, new in itertools.pairwise(values))  # so small a step cannot lower it
 
 
 def test_a_predictor_has_the_depth_and_the_rate_that_are_asked_for():
