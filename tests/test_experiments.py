@@ -32,7 +32,7 @@ from laws import MOMENTS  # noqa: E402
 from reporting import SOURCES, Claim, Interval, Report, mean_interval, share_interval  # noqa: E402
 from reproducing.evidence import evidence_of, read_all, write_evidence  # noqa: E402
 from reproducing.matrix import Run  # noqa: E402
-from toy_runs import parameter_groups, without_some  # noqa: E402
+from toy_runs import make_source, parameter_groups, without_some  # noqa: E402
 
 from hf_mi_ssl.mi.critics import score_matrix  # noqa: E402
 
@@ -214,6 +214,23 @@ def test_no_embedding_of_shared_symbols_has_more_cos_dv_than_clusters_on_a_simpl
     assert module.ceiling(1.0, 3) == module.truth_of(
         module.source_of(1.0, 3)
     )  # 64 symbols: no simplex in 16 dimensions
+
+
+def test_the_pair_that_is_read_of_other_modalities_is_the_one_that_is_trained():
+    module = importlib.import_module("other_modalities")
+    jobs = {job.name: job.arguments for job in module.jobs([0], tiny=False)}
+    for name, arguments in jobs.items():
+        law = make_source(arguments["source"])
+        model = build(arguments["method"], law.towers, 0, arguments["columns"])
+        towers = [*model.encoder.towers.values()]
+        views = law.draw(8, torch.Generator().manual_seed(0))
+        for phase in model.phases:
+            model(views.a, views.b, phase=phase).loss.backward()
+        learns = [any(p.grad is not None for p in tower.parameters()) for tower in towers]
+        curve = module.trained_pair(name.rsplit("-seed", 1)[0])
+        assert ("predicted" in curve) == (getattr(model, "predictor", None) is not None), name
+        if curve == "mi/cos_dv" or "EMA" in name:  # pairs of f, and targets that follow f, need all of f
+            assert all(learns), name
 
 
 def test_panels_of_tracked_runs_are_made_of_their_logs(tmp_path):
