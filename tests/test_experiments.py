@@ -492,6 +492,12 @@ def test_information_is_the_entropy_where_all_is_apart_and_nothing_where_all_is_
     assert information(same, factor, 0)["content"] == pytest.approx(0.0, abs=1e-6)
     by_content = torch.eye(8)[factor["content"]]
     assert information(by_content, factor, 0)["content"] == pytest.approx(math.log(8), abs=1e-3)
+    generator = torch.Generator().manual_seed(0)
+    coarse = by_content + torch.randn(64, 8, generator=generator, dtype=torch.float64)
+    read, moved, larger = (information(z, factor, 0)["content"] for z in (coarse, coarse + 100, 7 * coarse))
+    assert 0.1 < read < math.log(8)
+    assert read == pytest.approx(moved, abs=1e-9)
+    assert read == pytest.approx(larger, abs=1e-9)
 
 
 def test_two_modalities_take_turns_through_encoders_of_their_own():
