@@ -233,6 +233,17 @@ def test_the_pair_that_is_read_of_other_modalities_is_the_one_that_is_trained():
             assert all(learns), name
 
 
+def test_embeddings_are_measured_at_every_evaluation_and_those_that_all_share_count_once():
+    module = importlib.import_module("non_gaussian_laws")
+    arguments = next(job.arguments for job in module.jobs([0], tiny=True) if "along" in job.arguments)
+    result = module.train(**arguments)
+    assert len(result["gaussianity"]) == len(result["curves"]["step"]) == 3
+    assert all([*one] == ["hidden", "h", "z"] for one in result["gaussianity"])
+    for method, few, many in (("jmi", 4, 27), ("sdmi", 3, 21)):  # of 3 evaluations, 3 layers and 3 temperatures
+        assert len(module.cells(method)(result)) == few
+        assert len(module.cells(method, everywhere=True)(result)) == many
+
+
 def test_panels_of_tracked_runs_are_made_of_their_logs(tmp_path):
     tracking = importlib.import_module("tracked_runs")
     values = [0.1, 0.5, 0.45, 0.9, 1.2]

@@ -12,6 +12,8 @@ from hf_mi_ssl.evaluation.surrogates import LARGEST_SHARE, LARGEST_SPREAD, surro
 TAUS = (1.5, 3.0, 6.0, 12.0)
 DIMENSION, PAIRS = 5, 768
 ORDERS = ("second_order", "third_order", "gaussian")
+IN_LAMBDA = (4.0, 8.0, 16.0)  # temperatures of embeddings, in λ_max(Σ); the first is the validity rule's own boundary
+LAYERS = ("hidden", "h", "z")
 
 
 def law_errors(law: str, seed: int, pairs: int = PAIRS) -> dict:
@@ -38,20 +40,23 @@ def of_row(row) -> dict:
 
 
 def gaussianity(model, law, held, initial, seed) -> dict:
-    """How far h and z are from Gaussian, at the start and at the end, and the error of order 2 there, at 4 λ_max."""
+    """How far the encoder's first layer, h and z are from Gaussian, and the errors of order 2 there."""
+    views = embed(model, held)
+    first = model.encoder.towers[str(held.a[0].numel())][:2]
+    with torch.no_grad():
+        views |= {"hidden_a": first(held.a), "hidden_b": first(held.b)}
     found = {}
-    for when, views in (("start", initial), ("end", embed(model, held))):
-        for space in ("h", "z"):
-            a, b = views[f"{space}_a"], views[f"{space}_b"]
-            x = leading(a, 8)
-            d = x.shape[1]
-            kurtosis = koziol_kurtosis(x) / (3 * d * (d + 2))
-            numbers = {"skewness": mardia_skewness(x), "kurtosis": kurtosis, "dimension": d}
-            try:
-                numbers |= of_row(surrogate_rows(a, b, "whitened", [4.0])[0])
-            except UserError as error:  # collapsed
-                numbers["refused"] = str(error)
-            found[f"{space} {when}"] = numbers
+    for layer in LAYERS:
+        a, b = views[f"{layer}_a"], views[f"{layer}_b"]
+        x = leading(a, 8)
+        d = x.shape[1]
+        numbers = {"skewness": mardia_skewness(x), "kurtosis": koziol_kurtosis(x) / (3 * d * (d + 2)), "dimension": d}
+        try:
+            rows = surrogate_rows(a, b, "whitened", IN_LAMBDA)
+            numbers |= {f"{row.temperature:g}": of_row(row) for row in rows}
+        except UserError as error:  # collapsed
+            numbers["refused"] = str(error)
+        found[layer] = numbers
     return found
 
 
