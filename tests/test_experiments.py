@@ -233,6 +233,29 @@ def test_the_pair_that_is_read_of_other_modalities_is_the_one_that_is_trained():
             assert all(learns), name
 
 
+def test_a_target_is_white_without_shrinkage_at_any_scale_and_nearly_without_rank():
+    a, b = torch.randn(2, 200, 3, generator=torch.Generator().manual_seed(0))
+    flat = b * torch.tensor([1.0, 1e-3, 1e-3])  # two directions that a shrunk covariance would not see
+    for scale in (1e-6, 1.0, 1e6):
+        white = CRITICS["exactly_white_target"](a, scale * flat + scale)[1][:, :3]
+        torch.testing.assert_close(torch.cov(white.T), torch.eye(3), rtol=0, atol=2e-3)
+    shrunk = CRITICS["white_target"](a, flat)[1][:, :3]
+    assert torch.cov(shrunk.T).diagonal()[1:].max() < 0.01
+
+
+def test_what_is_seen_of_a_white_target_is_what_its_critic_compares():
+    module = importlib.import_module("white_targets")
+    law = make_source({"name": "mixture", "dimension": 4})
+    columns = BARE | {"predictor_hidden_size": 8, "marginal": {}, "temperature": 1.0}
+    found = {}
+    for critic in ("exactly_white_target", "white_target", "whitened_cosine"):
+        model = build("sdmi", law.towers, 0, columns | {"critic": critic})
+        found[critic] = module.white(model, law, law.draw(256, torch.Generator().manual_seed(0)), {}, 0)
+    assert found["exactly_white_target"]["rank"] == pytest.approx(16, abs=0.1)
+    assert all(found[critic]["rank"] < 14 for critic in ("white_target", "whitened_cosine"))  # shrunk
+    assert found["whitened_cosine"]["cos_dv"] != found["white_target"]["cos_dv"]  # predictions, whitened or raw
+
+
 def test_embeddings_are_measured_at_every_evaluation_and_those_that_all_share_count_once():
     module = importlib.import_module("non_gaussian_laws")
     arguments = next(job.arguments for job in module.jobs([0], tiny=True) if "along" in job.arguments)
