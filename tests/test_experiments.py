@@ -2,6 +2,7 @@
 numbers; what is called known mutual information is."""
 
 import importlib
+import itertools
 import json
 import math
 import re
@@ -19,17 +20,16 @@ from hf_mi_ssl.mi import CRITICS, Pairs  # noqa: E402
 
 _OF_THE_PACKAGE = {*CRITICS}
 
-import modalities  # noqa: E402
-import nonconcave_critics  # noqa: E402
+import ascents  # noqa: E402
+import reading  # noqa: E402
 import sources  # noqa: E402
 from critics import LearnedCritic  # noqa: E402
 from factor_information import information  # noqa: E402
 from harness import BARE, build, phases_of  # noqa: E402
-from laws import MOMENTS  # noqa: E402
-from reporting import Claim, Interval, Report, mean_interval, share_interval  # noqa: E402
+from reporting import SOURCES, Claim, Interval, Report, mean_interval, share_interval  # noqa: E402
 from reproducing.evidence import evidence_of, read_all, write_evidence  # noqa: E402
 from reproducing.matrix import Run  # noqa: E402
-from toy_runs import parameter_groups, without_some  # noqa: E402
+from toy_runs import make_source, parameter_groups, without_some  # noqa: E402
 
 from hf_mi_ssl.mi.critics import score_matrix  # noqa: E402
 
@@ -71,7 +71,9 @@ def test_each_runs_and_writes_its_report_figure_and_evidence(name, places, monke
     assert all({"arguments", "result"} <= set(one) for one in evidence.values())
     claims = page.split("## Claims\n\n")[1].split("\n\n")[0].splitlines()[2:]
     assert all(claim.count("|") == 7 for claim in claims)  # six cells, and none breaks a line in two
-    assert {claim.split(" | ")[1] for claim in claims} <= {"the paper", "our derivation", "the literature"}
+    assert {claim.split(" | ")[1] for claim in claims} <= {*SOURCES.values()}
+    if "The paper leaves open whether" in page:  # what a paper leaves open it does not claim
+        assert "| the paper |" not in page
 
 
 def test_all_gathers_the_reports_and_does_nothing_again(places, monkeypatch):
@@ -123,15 +125,144 @@ def test_what_was_interrupted_goes_on_and_what_changed_is_done_again(places, mon
         assert again | {"seconds": 0} == first | {"seconds": 0}
 
 
+def test_a_share_of_steps_cannot_tell_collapse_from_growth_and_a_gain_can():
+    grows, collapses = ({"curves": {"mi": values}} for values in ([0.0, 0.8, 1.6], [0.01, 0.0, 0.0]))
+    assert all(reading.rises("mi", 0.02)(grows))
+    assert all(reading.rises("mi", 0.02)(collapses))
+    assert [reading.gain("mi")(run) for run in (grows, collapses)] == pytest.approx([1.6, -0.01])
+
+
+def test_the_slack_of_bounds_is_that_of_the_mixture_where_they_are_tightest():
+    module = importlib.import_module("mi_tracking")
+    done = {
+        f"{module.name_of(d, 'jmi')}-seed{seed}": (
+            {"source": module.source_of(d), "seed": seed},
+            {"estimators": {key: [0.0] for key in module.BOUNDS}},
+        )
+        for d in (2, 8)
+        for seed in (0, 1)
+    }
+    assert module.slack(done).value == pytest.approx(module.truth_of(module.source_of(2)))
+
+
+def test_checkpoints_are_chosen_by_a_measure_by_their_number_and_by_chance():
+    module = importlib.import_module("label_free_selection")
+    curves = {"step": [0, 1, 2, 3], module.KEY: [0.9, 0.5, 0.7, 0.6], "mi/cos_dv": [9.0, 1.0, 3.0, 2.0]}
+    done = {"run-seed0": ({"seed": 0}, {"curves": curves, "end": {}})}
+    lost = {name: module.checkpoints(done, lambda p, name=name: module.regret(p, name))[0]
+            for name in ("cos-DV", module.STEP)}  # fmt: skip
+    assert lost == pytest.approx({"cos-DV": 0.0, module.STEP: 0.1})  # the start is no checkpoint
+    assert module.checkpoints(done, module.blind)[0] == pytest.approx(0.1)
+    assert module.checkpoints(done, lambda p: module.ranked(p, module.STEP))[0] == pytest.approx(0.5)
+
+
+def test_at_equal_compute_a_row_is_read_on_the_line_between_its_evaluations():
+    module = importlib.import_module("canonical_vs_established")
+    curves = {"step": [0, 10, 20], "linear_h": [0.1, 0.5, 0.6]}
+    done = {f"{row}-seed0": ({"seed": 0}, {"curves": curves}) for row in ("sdmi", "jmi")}
+    done |= {f"cost {row}": ({}, {"flops": flops}) for row, flops in (("sdmi", 40), ("jmi", 30))}
+    assert module.accuracy(done, "sdmi", equal="compute")[0] == pytest.approx(0.55)  # at step 15
+    assert module.accuracy(done, "jmi", equal="compute")[0] == module.accuracy(done, "sdmi")[0] == 0.6
+
+
+def test_a_gauge_is_asked_the_same_of_runs_that_collapse_and_of_runs_that_do_not():
+    module = importlib.import_module("collapse")
+
+    def run(ranks: list[float], alarm: dict) -> dict:
+        same = {"collapse/std": 1.0, "collapse/mean_cosine": 0.0, "rank/rankme": 9.0, "collapse/uniformity": -2.0}
+        same |= {"mi/cos_dv": 1.0, "mi/cos_dv_calibrated": 1.0}
+        curves = {"step": [0, 5, 10, 15], module.ONLINE: ranks} | {name: [value] * 4 for name, value in same.items()}
+        return {"curves": curves, "alarm": alarm}
+
+    runs = {"bad": run([9, 9, 2, 2], {"information_loss": 15}), "good": run([9, 2, 9, 9], {"information_loss": 10})}
+    done = {f"{name}-seed0": ({"seed": 0}, result) for name, result in runs.items()}
+    assert module.first_steps(done, "bad") == [10]
+    assert module.rank_and_kinds(done, "bad").endswith("; 1 few dimensions, from step 10")
+    rows = {line.split(" | ")[0]: line for line in module.gauges_table(done).splitlines()}
+    assert rows["| effective rank of z < 2.5"].endswith("| 1 of 1 | 10 | 1 of 1 |")  # a dip that was made good
+    assert rows[f"| {module.ALARM}"].endswith("| 1 of 1 | 15 | 1 of 1 |")
+
+
+def test_no_embedding_of_shared_symbols_has_more_cos_dv_than_clusters_on_a_simplex():
+    module = importlib.import_module("information_without_accuracy")
+    assert [module.simplex_dv(k, 0.2) for k in (8, 10, 16)] == pytest.approx([2.057, 2.268, 2.703], abs=1e-3)
+    z = torch.randn(8, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    optimizer = torch.optim.Adam([z], 0.05)
+    for _ in range(400):
+        places = torch.nn.functional.normalize(z, dim=1)
+        value = 5 - (5 * places @ places.T).flatten().logsumexp(0) + math.log(64)
+        optimizer.zero_grad()
+        (-value).backward()
+        optimizer.step()
+    assert value.item() == pytest.approx(module.simplex_dv(8, 0.2), abs=1e-3)
+    assert value.item() < module.simplex_dv(8, 0.2) + 1e-9
+    assert module.ceiling(1.0, 3) == module.truth_of(
+        module.source_of(1.0, 3)
+    )  # 64 symbols: no simplex in 16 dimensions
+
+
+def test_the_pair_that_is_read_of_other_modalities_is_the_one_that_is_trained():
+    module = importlib.import_module("other_modalities")
+    jobs = {job.name: job.arguments for job in module.jobs([0], tiny=False)}
+    for name, arguments in jobs.items():
+        law = make_source(arguments["source"])
+        model = build(arguments["method"], law.towers, 0, arguments["columns"])
+        towers = [*model.encoder.towers.values()]
+        views = law.draw(8, torch.Generator().manual_seed(0))
+        for phase in model.phases:
+            model(views.a, views.b, phase=phase).loss.backward()
+        learns = [any(p.grad is not None for p in tower.parameters()) for tower in towers]
+        curve = module.trained_pair(name.rsplit("-seed", 1)[0])
+        assert ("predicted" in curve) == (getattr(model, "predictor", None) is not None), name
+        if curve == "mi/cos_dv" or "EMA" in name:  # pairs of f, and targets that follow f, need all of f
+            assert all(learns), name
+
+
+def test_a_target_is_white_without_shrinkage_at_any_scale_and_nearly_without_rank():
+    a, b = torch.randn(2, 200, 3, generator=torch.Generator().manual_seed(0))
+    flat = b * torch.tensor([1.0, 1e-3, 1e-3])  # two directions that a shrunk covariance would not see
+    for scale in (1e-6, 1.0, 1e6):
+        white = CRITICS["exactly_white_target"](a, scale * flat + scale)[1][:, :3]
+        torch.testing.assert_close(torch.cov(white.T), torch.eye(3), rtol=0, atol=2e-3)
+    shrunk = CRITICS["white_target"](a, flat)[1][:, :3]
+    assert torch.cov(shrunk.T).diagonal()[1:].max() < 0.01
+
+
+def test_what_is_seen_of_a_white_target_is_what_its_critic_compares():
+    module = importlib.import_module("white_targets")
+    law = make_source({"name": "mixture", "dimension": 4})
+    columns = BARE | {"predictor_hidden_size": 8, "marginal": {}, "temperature": 1.0}
+    found = {}
+    for critic in ("exactly_white_target", "white_target", "whitened_cosine"):
+        model = build("sdmi", law.towers, 0, columns | {"critic": critic})
+        found[critic] = module.white(model, law, law.draw(256, torch.Generator().manual_seed(0)), {}, 0)
+    assert found["exactly_white_target"]["rank"] == pytest.approx(16, abs=0.1)
+    assert all(found[critic]["rank"] < 14 for critic in ("white_target", "whitened_cosine"))  # shrunk
+    assert found["whitened_cosine"]["cos_dv"] != found["white_target"]["cos_dv"]  # predictions, whitened or raw
+
+
+def test_embeddings_are_measured_at_every_evaluation_and_those_that_all_share_count_once():
+    module = importlib.import_module("non_gaussian_laws")
+    arguments = next(job.arguments for job in module.jobs([0], tiny=True) if "along" in job.arguments)
+    result = module.train(**arguments)
+    assert len(result["gaussianity"]) == len(result["curves"]["step"]) == 3
+    assert all([*one] == ["hidden", "h", "z"] for one in result["gaussianity"])
+    for method, few, many in (("jmi", 4, 27), ("sdmi", 3, 21)):  # of 3 evaluations, 3 layers and 3 temperatures
+        assert len(module.cells(method)(result)) == few
+        assert len(module.cells(method, everywhere=True)(result)) == many
+
+
 def test_panels_of_tracked_runs_are_made_of_their_logs(tmp_path):
     tracking = importlib.import_module("tracked_runs")
     values = [0.1, 0.5, 0.45, 0.9, 1.2]
     write_evidence_of_examples(tmp_path / "examples")
     one = read_all(tmp_path / "examples")[0]
-    evaluated = {"step": [0, 1, 2, 3, 4], "eval/mi/cos_dv": values}
+    evaluated = {"step": [0, 1, 2, 3, 4], "eval/mi/cos_dv": values, "eval/mi/jsd": [*values[::-1]]}
     write_evidence(replace(one, evaluated=evaluated), tmp_path / tracking.MATRIX / "cifar10" / "jmi-seed0.json")
-    assert re.search(r"\| `jmi` \| 1\.200 \| 0\.75 \(", tracking.cifar(tmp_path, 0.02))  # one fall in four steps
-    assert "Not among these runs" in tracking.cifar(tmp_path / "elsewhere", 0.02)
+    bounds = {"cos-DV": "cos_dv", "JSD": "jsd"}  # one fall in four steps, and three
+    cells = r"\| `jmi` \| 1\.200; 0\.75 \(\S+ to \S+ \| 0\.100; 0\.25 \("
+    assert re.search(cells, tracking.cifar(tmp_path, bounds, 0.02))
+    assert "Not among these runs" in tracking.cifar(tmp_path / "elsewhere", bounds, 0.02)
 
 
 def test_images_are_compared_seed_by_seed_with_the_mean_of_the_established_methods(tmp_path):
@@ -231,11 +362,23 @@ def test_a_critic_that_learns_scores_each_pairing_by_itself_and_moves_with_the_s
     scores = score_matrix(critic, a, b)
     alone = torch.stack([score_matrix(critic, a[i : i + 1], b[j : j + 1])[0, 0] for i in range(6) for j in range(6)])
     torch.testing.assert_close(scores, alone.view(6, 6))
-    model, moved, views = nonconcave_critics.start("learned", 1.0, 0, 32)
+    model, blocks, views = ascents.start("learned", 1.0, 0, 32)
     before = model.objective.critic.out.weight.clone()
-    first, *_, last = nonconcave_critics.steps_of(model, moved, views, 0.1, 10)
+    (first, *_, last), _ = ascents.steps_of(model, blocks, views, 0.1, 10)
     assert last > first
     assert not torch.equal(model.objective.critic.out.weight, before)
+
+
+def test_each_step_of_an_ascent_knows_the_curvature_of_what_it_moves():
+    model, blocks, views = ascents.start("cosine", 0.5, 0, 32)
+    own = [ascents.curvature(model, blocks, views, phase) for phase in ("E", "M")]
+    assert own[0] != pytest.approx(own[1], rel=0.01)
+    values, betas = ascents.steps_of(model, blocks, views, 1e-3 / max(own), 3, watch=2)
+    assert len(values) == 1 + len(betas) == 7
+    assert betas[0] == betas[2] == pytest.approx(own[0])
+    assert betas[1] == betas[3] == pytest.approx(own[1], rel=0.05)
+    assert betas[4] != betas[0]
+    assert all(new >= old - 1e-6 for old, new in itertools.pairwise(values))  # so small a step cannot lower it
 
 
 def test_a_predictor_has_the_depth_and_the_rate_that_are_asked_for():
@@ -266,101 +409,6 @@ def test_of_pairs_without_a_second_side_the_others_stay_as_they_are():
     assert (found["wrong"][1][absent] != views.b[absent]).any(1).all()
 
 
-# Sources: a second way to their mutual information, from log-densities or from counts
-
-N = 20_000
-
-
-def test_the_information_of_a_mixture_is_the_mean_log_ratio_of_its_densities():
-    classes, spread, within, noise = 5, 3.0, 0.6, 0.8
-    source = sources.mixture(2, classes, spread, within, noise)
-    views = source.draw(N, torch.Generator().manual_seed(1))
-    angle = torch.arange(classes) * (2 * math.pi / classes)
-    centres = spread * torch.stack([angle.cos(), angle.sin()], 1)
-    single = (within**2 + noise**2) * torch.eye(2)
-    both = torch.kron(
-        torch.tensor([[within**2 + noise**2, within**2], [within**2, within**2 + noise**2]]), torch.eye(2)
-    )
-
-    def log_density(z: torch.Tensor, means: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
-        law = torch.distributions.MultivariateNormal(means, covariance)
-        return law.log_prob(z[:, None]).logsumexp(1) - math.log(classes)
-
-    joint = log_density(torch.cat([views.a, views.b], 1), centres.repeat(1, 2), both)
-    ratio = joint - log_density(views.a, centres, single) - log_density(views.b, centres, single)
-    assert source.truth() == pytest.approx(ratio.mean().item(), abs=0.05)
-
-
-def test_the_information_of_factors_is_that_of_their_counts():
-    source = sources.factors(bits=2, survival=0.6)
-    views = source.draw(200_000, torch.Generator().manual_seed(1))
-    content, a, b = (views.factors[name] for name in ("content", "style", "style_b"))
-    counts = torch.zeros(32, 32).index_put_((4 * content + a, 4 * content + b), torch.ones(len(a)), accumulate=True)
-    p = counts / counts.sum()
-    plug_in = torch.special.xlogy(p, p).sum() - torch.special.xlogy(p.sum(0), p.sum(0)).sum()
-    plug_in = plug_in - torch.special.xlogy(p.sum(1), p.sum(1)).sum()
-    assert source.truth() == pytest.approx(plug_in.item(), abs=0.01)
-    inputs = sources.all_inputs(2)
-    assert len(inputs.a.unique(dim=0)) == len(inputs.a) == 8 * 4 * 16  # injective: the factors can be read off
-
-
-def test_the_information_of_noisy_laws_is_that_of_their_densities():
-    rho = 1 / 1.25  # white x, noise of half its size
-    assert sources.noisy_law("gaussian").truth() == pytest.approx(-8 / 2 * math.log(1 - rho**2), rel=2e-3)
-    views = sources.noisy_law("uniform", 3).draw(4000, torch.Generator().manual_seed(1))
-    edge = math.sqrt(3)  # x is uniform on ±√3
-    normal = torch.distributions.Normal(0.0, 1.0)
-
-    def inside(centre: torch.Tensor, scale: float) -> torch.Tensor:
-        return (normal.cdf((edge - centre) / scale) - normal.cdf((-edge - centre) / scale)) / (2 * edge)
-
-    a, b = views.a.double(), views.b.double()
-    mean = torch.exp(-((a - b) ** 2) / 4 / 0.25) / math.sqrt(4 * math.pi * 0.25)
-    ratio = mean * inside((a + b) / 2, 0.5 / math.sqrt(2)) / (inside(a, 0.5) * inside(b, 0.5))
-    assert sources.noisy_law("uniform", 3).truth() == pytest.approx(ratio.log().sum(1).mean().item(), abs=0.08)
-    for law in MOMENTS:
-        x = sources.noisy_law(law, 4, noise=0.0).draw(N, torch.Generator().manual_seed(1)).a
-        torch.testing.assert_close(torch.cov(x.T), torch.eye(4), rtol=0, atol=0.1)
-
-
-def test_the_information_of_texts_is_the_mean_log_ratio_of_their_likelihoods():
-    source = sources.tokens()
-    views = source.draw(4000, torch.Generator().manual_seed(1))
-    chains = modalities._Chains(8, 24)
-    a, b = (chains.log_likelihood(view) for view in (views.a, views.b))
-    ratio = (a + b).logsumexp(1) - a.logsumexp(1) - b.logsumexp(1) + math.log(8)
-    assert source.truth() == pytest.approx(ratio.mean().item(), abs=0.03)
-    most_likely = a.argmax(1) == views.labels
-    assert 0.5 < most_likely.double().mean() < 1.0
-
-
-def test_pitch_and_timbre_can_be_read_off_every_waveform():
-    views = sources.waveforms().draw(2000, torch.Generator().manual_seed(1))
-    times, order = torch.arange(192), torch.arange(1, 5)
-    frequency = 0.02 * 2 ** (torch.arange(8) / 8)
-    angle = 2 * math.pi * frequency[:, None, None] * order[:, None] * times  # (8, 4, 192)
-    energy = (
-        torch.einsum("nt,kht->nkh", views.a, angle.sin()) ** 2 + torch.einsum("nt,kht->nkh", views.a, angle.cos()) ** 2
-    )
-    timbre = torch.tensor([[1, 0.2, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0.0], [1, 0, 0, 1]])
-    expected = torch.nn.functional.normalize(timbre, dim=1)
-    fits = torch.einsum("nkh,sh->nks", energy.sqrt(), expected).flatten(1).argmax(1)
-    assert (fits == 4 * views.labels + views.factors["style"]).double().mean() > 0.999
-
-
-def test_the_image_of_a_rendering_tells_its_label():
-    views = sources.renderings().draw(500, torch.Generator().manual_seed(1))
-    quarters = views.a.view(-1, 2, 8, 2, 8).transpose(2, 3)  # rows and columns of the quarters, then pixels
-    pixels = torch.arange(8.0) - 3.5
-    mass = quarters.sum((3, 4))
-    rows = (quarters.sum(4) @ pixels) / mass
-    columns = (quarters.sum(3) @ pixels) / mass
-    bits = torch.stack([rows[:, 0, 0], columns[:, 0, 0], rows[:, 0, 1]], 1)
-    clear = bits.abs().min(1).values > 0.1
-    label = (bits > 0).long() @ torch.tensor([4, 2, 1])
-    assert (label == views.labels)[clear].double().mean() > 0.99
-
-
 def test_information_is_the_entropy_where_all_is_apart_and_nothing_where_all_is_one():
     factor = {"content": torch.arange(64) % 8}
     apart, same = torch.eye(64), torch.ones(64, 3)
@@ -368,6 +416,12 @@ def test_information_is_the_entropy_where_all_is_apart_and_nothing_where_all_is_
     assert information(same, factor, 0)["content"] == pytest.approx(0.0, abs=1e-6)
     by_content = torch.eye(8)[factor["content"]]
     assert information(by_content, factor, 0)["content"] == pytest.approx(math.log(8), abs=1e-3)
+    generator = torch.Generator().manual_seed(0)
+    coarse = by_content + torch.randn(64, 8, generator=generator, dtype=torch.float64)
+    read, moved, larger = (information(z, factor, 0)["content"] for z in (coarse, coarse + 100, 7 * coarse))
+    assert 0.1 < read < math.log(8)
+    assert read == pytest.approx(moved, abs=1e-9)
+    assert read == pytest.approx(larger, abs=1e-9)
 
 
 def test_two_modalities_take_turns_through_encoders_of_their_own():

@@ -47,11 +47,13 @@ def gather(results: Path) -> Path:
         "# The paper as commands",
         "What arXiv 2510.01345 claims, what the literature says around it, and what we derived from it, each as a "
         "command that runs in minutes on two cores. `python recipes/experiments/all.py` makes these pages and goes "
-        "on where it was interrupted. Protocols, thresholds and seeds were fixed before the runs; what a first look "
-        "made us add, arms or claims, is marked as added; verdicts are computed from 95 % intervals, never typed; a "
-        "claim that fails is a finding. *Held*: the interval lies on the claimed side of its threshold; *did not "
-        "hold*: on the other; else the runs *cannot tell*, and say what they could have told. The verdict of a page "
-        "is that of its primary claims. These are toys: they show where a claim can fail, not how often it does.",
+        "on where it was interrupted. Protocols, thresholds and seeds were fixed before the runs, but for what a page "
+        "says of itself: which claims of `non_gaussian_laws` are primary was said when the numbers were known. What a "
+        "first look made us add, arms or claims, is marked as added, and what it made us read otherwise as changed; "
+        "verdicts are computed from 95 % intervals, never typed; a claim that fails is a finding. *Held*: the "
+        "interval lies on the claimed side of its threshold; *did not hold*: on the other; else the runs *cannot "
+        "tell*, and say what they could have told. The verdict of a page is that of its primary claims. These are "
+        "toys: they show where a claim can fail, not how often it does.",
     ]
     for module in EXPERIMENTS:
         path = results / f"{module.NAME}.md"

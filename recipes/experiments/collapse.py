@@ -1,6 +1,7 @@
 """Collapse: what is called one, the share of runs that end in one, and which gauge sees it."""
 
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 from harness import Done, mean, replicates, share
@@ -27,6 +28,7 @@ GAUGES: dict[str, Callable[[dict, int], bool]] = {
     "cos-DV < 60 % of its best": lambda c, i: _below_best(c["mi/cos_dv"][1 : i + 1]),
     "calibrated < 60 % of its best": lambda c, i: _below_best(c["mi/cos_dv_calibrated"][1 : i + 1]),
 }
+ALARM = "the package's alarm (three in a row, online branch)"
 
 
 def _below_best(values: list[float]) -> bool:
@@ -70,16 +72,23 @@ def spared(done: Done, arm: str, judge: Judge = either) -> Interval:
 
 
 def rank_and_kinds(done: Done, arm: str) -> str:
-    """The effective rank of the lesser branch, and how many runs collapsed to what."""
+    """The effective rank of the lesser branch, and how many runs collapsed to what, first seen at which step."""
     kinds = list(replicates(done, arm, collapse_of).values())
     words = [f"{kinds.count(kind)} {kind}" for kind in ("point", "few dimensions", "diverged") if kind in kinds]
+    if seen := first_steps(done, arm):
+        words.append(f"from step {median(seen):g}")
     return "; ".join([str(mean(done, arm, fewest)), *[", ".join(words)] * bool(words)])
 
 
-def first_step(done: Done, arm: str) -> str:
-    """The median step of the first evaluation in which either branch has collapsed, and in how many runs."""
+def first_steps(done: Done, arm: str) -> list[int]:
+    """Of each run that ends collapsed the step of the first evaluation in which either branch has."""
     runs = [result for result in replicates(done, arm, dict).values() if either(result)]
-    seen = _seen([_first(run, lambda c, i: any(GAUGES[name](c, i) for name in list(GAUGES)[:4])) for run in runs])
+    return _seen([_first(run, lambda c, i: any(GAUGES[name](c, i) for name in list(GAUGES)[:4])) for run in runs])
+
+
+def first_step(done: Done, arm: str) -> str:
+    """Their median, and of how many runs."""
+    seen = first_steps(done, arm)
     return f"{median(seen):g} ({len(seen)} runs)" if seen else "never"
 
 
@@ -93,23 +102,19 @@ def _seen(steps: list[int | None]) -> list[int]:
 
 
 def gauges_table(done: Done) -> str:
-    """Of all runs: which gauge sees how many of the collapsed ones, when, and how often it is wrong."""
+    """Of all runs: which gauge sees how many of the collapsed ones, when, and how often it is wrong, at any step."""
     results = [result for _, result in done.values() if "diverged" not in result]
     bad, good = ([result for result in results if either(result) == kind] for kind in (True, False))
-    firsts = {name: [_first(result, gauge) for result in bad] for name, gauge in GAUGES.items()}
-    false = {
-        name: sum(gauge(r["curves"], len(r["curves"]["step"]) - 1) for r in good) for name, gauge in GAUGES.items()
-    }
-    alarm = "the package's alarm (three in a row, online branch)"
-    firsts[alarm] = [
-        min((s for kind, s in r["alarm"].items() if "collapse" in kind or kind == "information_loss"), default=None)
-        for r in bad
-    ]
-    false[alarm] = sum(any("collapse" in kind for kind in r["alarm"]) for r in good)
     rows = []
-    for name, steps in firsts.items():
-        seen = _seen(steps)
-        when = f"{median(seen):g}" if seen else "–"
-        rows.append([name, f"{len(seen)} of {len(bad)}", when, f"{false[name]} of {len(good)}"])
-    header = ["gauge", "sees of the collapsed runs", "median first step", "at the end, of runs that had not collapsed"]
+    for name, read in (*((name, partial(_first, gauge=gauge)) for name, gauge in GAUGES.items()), (ALARM, _raised)):
+        hits, false = (_seen([read(run) for run in some]) for some in (bad, good))
+        when = f"{median(hits):g}" if hits else "–"
+        rows.append([name, f"{len(hits)} of {len(bad)}", when, f"{len(false)} of {len(good)}"])
+    header = ["gauge", "sees of the runs that end collapsed", "median first step", "of the runs that do not"]
     return table(header, rows)
+
+
+def _raised(result: dict) -> int | None:
+    """When the package's alarm first spoke of collapse or of lost information."""
+    steps = (step for kind, step in result["alarm"].items() if "collapse" in kind or kind == "information_loss")
+    return min(steps, default=None)

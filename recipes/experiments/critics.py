@@ -28,6 +28,12 @@ def white_target_of_any_scale(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @critic
+def exactly_white_target(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """T(a, b) = −½ ‖a − W(b − μ)‖², W Σ_B Wᵀ = I, in float64 and without shrinkage: white at any scale and rank"""
+    return CRITICS["negative_squared_distance"](a, _whiten(b.double(), 0.0).to(b.dtype))
+
+
+@critic
 def cosine_2(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """T(a, b) = cos 2∠(a, b)
 

@@ -10,7 +10,8 @@ accuracy of h, and what choosing by the measure costs; and the same over the che
 import itertools
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import canonical_vs_established as canonical
 import drawing
@@ -18,7 +19,7 @@ import information_without_accuracy
 import numpy as np
 from canonical_vs_established import MEASURES, Measure, correlations
 from harness import Done, Job, Replicates, main, replicated, train
-from reporting import Report, literature, mean_interval, ours, paired, table
+from reporting import Interval, Report, literature, mean_interval, ours, paired, table
 
 NAME = "label_free_selection"
 TEMPERATURES, RATES = (0.1, 0.5), (3e-4, 3e-3, 3e-2)
@@ -26,6 +27,7 @@ KEY = "linear_h"
 LEAST = 0.5  # the rank correlation from which a measure is called of use
 POOLS = ("hyper-parameters", "methods", "surviving style")
 BOTH = "MI and spectrum"
+STEP = "step (the last checkpoint)"  # added: what whoever measures nothing takes
 Points = dict[int, list[tuple[dict, int, float]]]  # by seed: curves, the evaluation, accuracy
 
 
@@ -53,15 +55,13 @@ def pools(done: Done) -> dict[str, Points]:
     return found
 
 
-def checkpoints(done: Done, measure: str) -> Replicates:
-    """Spearman's correlation over the checkpoints of a run, the start left out; the mean over the runs of a seed."""
+def checkpoints(done: Done, of: Callable[[Points], Replicates]) -> Replicates:
+    """What is read of the checkpoints of a run, the start left out; the mean over the runs of a seed."""
     per_seed: dict[int, list[float]] = {}
     for arguments, result in done.values():
         if "end" in result and KEY in result["curves"]:
-            points = {
-                0: [(result["curves"], i, result["curves"][KEY][i]) for i in range(1, len(result["curves"]["step"]))]
-            }
-            value = ranked(points, measure)[0]
+            curves = result["curves"]
+            value = of({0: [(curves, i, curves[KEY][i]) for i in range(1, len(curves["step"]))]})[0]
             if value is not None:
                 per_seed.setdefault(arguments["seed"], []).append(value)
     return {seed: float(np.mean(values)) for seed, values in per_seed.items()}
@@ -71,6 +71,8 @@ def scores(some: list[tuple[dict, int, float]], measure: str) -> list[float]:
     """The measure of each point; of `BOTH` the mean of the ranks by calibrated cos-DV and by effective rank."""
     from scipy.stats import rankdata
 
+    if measure == STEP:
+        return [curves["step"][i] for curves, i, _ in some]
     if measure != BOTH:
         return [MEASURES[measure](curves, i) for curves, i, _ in some]
     parts = [rankdata(scores(some, name)) for name in ("calibrated cos-DV", "effective rank")]
@@ -110,6 +112,8 @@ def report(done: Done, args: Namespace) -> Report:
     mi, spectrum = hyper["calibrated cos-DV"], hyper["effective rank"]
     text = "{} ranks hyper-parameters: Spearman's correlation"
     use = {"above": LEAST}
+    along = {name: checkpoints(done, partial(ranked, measure=name)) for name in [*names, STEP]}
+    lost = {name: checkpoints(done, partial(regret, measure=name)) for name in along}
     claims = [
         ours(text.format("calibrated cos-DV"), mean_interval(mi), **use, primary=True),
         literature(text.format("RankMe"), mean_interval(hyper["RankMe"]), **use, primary=True),
@@ -125,10 +129,18 @@ def report(done: Done, args: Namespace) -> Report:
         ),
         ours(
             "calibrated cos-DV ranks the checkpoints of a run",
-            mean_interval(checkpoints(done, "calibrated cos-DV")),
+            mean_interval(along["calibrated cos-DV"]),
             **use,
         ),
-        literature("RankMe ranks the checkpoints of a run", mean_interval(checkpoints(done, "RankMe")), **use),
+        literature("RankMe ranks the checkpoints of a run", mean_interval(along["RankMe"]), **use),
+        ours(
+            "calibrated cos-DV ranks them better than the number of their steps does: difference (added)",
+            paired(along["calibrated cos-DV"], along[STEP]),
+        ),
+        ours(
+            "choosing a checkpoint by calibrated cos-DV loses less accuracy than taking the last: difference (added)",
+            paired(lost[STEP], lost["calibrated cos-DV"]),
+        ),
         ours(
             "choosing hyper-parameters by calibrated cos-DV loses less accuracy than choosing by chance",
             paired(blind(found[POOLS[0]]), regret(found[POOLS[0]], "calibrated cos-DV")),
@@ -142,8 +154,14 @@ def report(done: Done, args: Namespace) -> Report:
         "overlapping clusters, and the runs of two other experiments; a measure is of use from a rank correlation "
         f"of {LEAST:g}. Seeds 0 to 4.",
         claims,
-        pool_table(found, of, names) + "\n\n" + checkpoint_table(done, names) + "\n\n" + failures(of),
-        lambda: draw(done, found, of, names),
+        "\n\n".join(
+            [
+                pool_table(found, of, names),
+                checkpoint_table(along, lost, mean_interval(checkpoints(done, blind))),
+                failures(of | {("the checkpoints of a run", name): values for name, values in along.items()}),
+            ]
+        ),
+        lambda: draw(found, of, along),
     )
 
 
@@ -178,9 +196,10 @@ def _count(points: Points) -> int:
     return max((len(some) for some in points.values()), default=0)
 
 
-def checkpoint_table(done: Done, names: Sequence[str]) -> str:
-    rows = [[name, mean_interval(checkpoints(done, name))] for name in names]
-    return "## The checkpoints of a run\n\n" + table(["measure", "Spearman's correlation, mean over runs"], rows)
+def checkpoint_table(along: dict[str, Replicates], lost: dict[str, Replicates], chance: Interval) -> str:
+    rows = [[name, mean_interval(along[name]), mean_interval(lost[name])] for name in along]
+    header = ["measure", "Spearman's correlation, mean over runs", "accuracy lost, mean over runs"]
+    return "## The checkpoints of a run\n\n" + table(header, [*rows, ["by chance", "0", chance]])
 
 
 def failures(of: dict) -> str:
@@ -197,17 +216,15 @@ def failures(of: dict) -> str:
     return "## Where it fails\n\n" + ("\n".join(lines) or "Nowhere among these runs.")
 
 
-def draw(done: Done, found: dict[str, Points], of: dict, names: Sequence[str]):
+def draw(found: dict[str, Points], of: dict, along: dict[str, Replicates]):
     figure, axes = drawing.panels(1, 4, 3.6, 4.0)
-    for axis, pool in zip(axes[0], found):
-        drawing.points(axis, {name: mean_interval(of[pool, name]) for name in names})
+    for i, (axis, pool) in enumerate(zip(axes[0], [*found, "checkpoints of a run"], strict=True)):
+        values = {name: of.get((pool, name), {}) for name in along} if pool in found else along
+        drawing.points(axis, {name: mean_interval(one) for name, one in values.items()}, int(pool not in found))
         axis.set(title=f"{pool}\nrank correlation with accuracy", xlim=(-1.05, 1.05))
         axis.axvline(0, color="grey", linewidth=1)
-    drawing.points(axes[0][3], {name: mean_interval(checkpoints(done, name)) for name in names}, 1)
-    axes[0][3].set(title="checkpoints of a run\nrank correlation with accuracy", xlim=(-1.05, 1.05))
-    axes[0][3].axvline(0, color="grey", linewidth=1)
-    for axis in axes[0][1:]:
-        axis.set_yticklabels([])
+        if i:
+            axis.set_yticklabels([])
     return figure
 
 

@@ -8,6 +8,9 @@ from views import Source, Views, seeded
 
 LAWS = ("gaussian", "uniform", "laplace", "student", "clusters", "rectified")
 SKEWED = ("clusters", "rectified")
+# White, E_Q e^{xᵀy/τ} is infinite up to this τ: the law's tails beat the Gaussian's, or its scale; its own M does not
+# exist there, only a sample's. Of the rectified 1/Var(relu(ε)).
+INFINITE_TO = {"gaussian": 1.0, "laplace": math.inf, "student": math.inf, "rectified": 1 / (0.5 - 0.5 / math.pi)}
 
 
 def draw_law(name: str, n: int, dimension: int, generator: Generator) -> Tensor:

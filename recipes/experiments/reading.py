@@ -62,6 +62,11 @@ def rises(key: str, tolerance: float = 0.0, of: str = "curves") -> Read:
     return read
 
 
+def gain(key: str, of: str = "curves") -> Read:
+    """Reads what a curve has gained in all: its end less its start. A curve that stays at nothing rises too."""
+    return lambda result: result[of][key][-1] - result[of][key][0]
+
+
 def share(done: Done, reads: Mapping[str, Read]) -> Interval:
     """Of all trials of these arms the share that is true; replicates are seeds. What is read are a run's trials."""
     trials: dict[int, list[bool]] = {}

@@ -89,8 +89,9 @@ def tables(done: Done) -> str:
     ranks = arms_table("regulariser", KINDS, columns(lambda arm: rank_and_kinds(done, arm)))
     nats = arms_table("regulariser", KINDS, columns(lambda arm: mean(done, arm, last("mi/cos_dv"))))
     return (
-        f"## Effective rank\n\nOf 16, and how many of the runs collapsed to what.\n\n{ranks}\n\n`vicreg` without both "
-        f"of its terms: {rank_and_kinds(done, WITHOUT_BOTH)}.\n\n## cos-DV\n\n{nats}"
+        "## Effective rank\n\nOf 16, how many of the runs collapsed to what, and the median step at which that was "
+        f"first seen.\n\n{ranks}\n\n`vicreg` without both of its terms: {rank_and_kinds(done, WITHOUT_BOTH)}.\n\n"
+        f"## cos-DV\n\n{nats}"
     )
 
 

@@ -16,7 +16,12 @@ from typing import Any
 import numpy as np
 
 HELD, NOT_HELD, CANNOT_TELL = "held", "did not hold", "cannot tell"
-SOURCES = {"paper": "the paper", "literature": "the literature", "ours": "our derivation"}
+SOURCES = {
+    "paper": "the paper",
+    "extension": "extension of the paper's claim",  # to what the paper did not try
+    "literature": "the literature",
+    "ours": "our derivation",
+}
 DIGITS = 3
 
 
@@ -119,7 +124,7 @@ def claim(
     return Claim(text, source, found, above if within is None else within, within is not None, primary)
 
 
-paper, literature, ours = (partial(claim, source) for source in SOURCES)
+paper, extension, literature, ours = (partial(claim, source) for source in SOURCES)
 
 
 @dataclass

@@ -46,7 +46,7 @@ def claims_of(matrix: str, dataset: str, runs: Sequence[Evidence]) -> list[Claim
             f"on {dataset} (`{matrix}`), `{row}` is as good as the mean of {', '.join(rivals)} at equal {equal}: "
             "linear accuracy of h, less theirs"
         )
-        claims.append(Claim(text, "paper", paired(mine, means), -MARGIN))
+        claims.append(Claim(text, "paper" if equal == "epochs" else "extension", paired(mine, means), -MARGIN))
     return claims
 
 

@@ -32,7 +32,7 @@ from harness import (
     truth_of,
 )
 from laws import MOMENTS
-from reporting import Claim, Interval, Report, literature, ours, paired, paper
+from reporting import Claim, Interval, Report, extension, literature, ours, paired
 
 NAME = "surrogate_training"
 OTHERS = [law for law in MOMENTS if law != "gaussian"]
@@ -95,7 +95,7 @@ def claims(done: Done) -> list[Claim]:
             paired(*(replicates(done, f"rectified, {term}", NATS) for term in ("order 3", "order 2"))),
         ),
     ]
-    for term, source in (("order 2", ours), ("Gaussian", ours), ("redundancy", paper)):
+    for term, source in (("order 2", ours), ("Gaussian", ours), ("redundancy", extension)):
         text = f"{term} loses more to the exact term where the law is not Gaussian than where it is (nats)"
         found.append(source(text, more_loss(term)))
     return found

@@ -105,6 +105,7 @@ def train(
     missing_are: str = "dropped",
     probes: bool = False,
     measure: Sequence[str] = (),
+    along: Sequence[str] = (),
 ) -> dict:
     """Train a row and measure it: curves by name with their steps, the end, and what the alarm said when.
 
@@ -118,6 +119,7 @@ def train(
         missing, missing_are: the share of training pairs without b, and what becomes of them, one of `MISSING_ARE`.
         probes: whether accuracies are followed; they are always measured at the end.
         measure: names in `MEASURES`, what else is measured at the end.
+        along: the same, at each evaluation: a list of them, as long as curves.
     """
     law = make_source(source)
     model = build(method, law.towers, seed, columns or {}, asymmetric, predictor_depth=predictor_depth)
@@ -128,7 +130,14 @@ def train(
     optimizer = torch.optim.Adam(parameter_groups(model, learning_rate, predictor_rate), learning_rate, fused=True)
     alarm, curves, finer = Alarm(model.config, steps, batch_size), Curves(), Curves()
     initial = embed(model, pairs)
-    curves.add(0, follow(model, pairs, labelled, law, probes))
+    found = {name: [] for name in along}
+
+    def evaluate(step: int) -> None:
+        curves.add(step, follow(model, pairs, labelled, law, probes))
+        for name in along:
+            found[name].append(MEASURES[name](model, law, pairs, initial, seed))
+
+    evaluate(0)
     finer.add(0, cheap(model, pairs))
     alarm(curves.record(0))
     every, often = ({round(steps * (i + 1) / n) for i in range(n)} for n in (evaluations, fine))
@@ -154,9 +163,9 @@ def train(
         if step + 1 in every:
             if not all(parameter.isfinite().all() for parameter in model.parameters()):
                 return rounded({"diverged": step + 1, "curves": curves.kept(), "alarm": {"diverged": step + 1}})
-            curves.add(step + 1, follow(model, pairs, labelled, law, probes))
+            evaluate(step + 1)
             curves.raised |= dict.fromkeys(alarm(curves.record(step + 1)), step + 1)
-    found = {"curves": curves.kept(), "alarm": curves.raised, "collapsed": bool(alarm.collapsed)}
+    found |= {"curves": curves.kept(), "alarm": curves.raised, "collapsed": bool(alarm.collapsed)}
     if fine:
         found["fine"] = finer.values
     found["end"] = accuracies(model, pairs, labelled, law)
