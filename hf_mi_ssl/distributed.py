@@ -127,7 +127,8 @@ class _OnGPUs(torch.autograd.Function):
         gradient = gradient if gradient.is_contiguous(memory_format=torch.channels_last) else gradient.contiguous()
         *sums, of_weight, of_bias = torch.batch_norm_backward_reduce(gradient, *at, True, *ctx.needs_input_grad[1:3])
         of_x = torch.batch_norm_backward_elemt(gradient, *at, *all_sum(torch.cat(sums)).chunk(2), counts)
-        return of_x, of_weight, of_bias, None, None, None, None
+        needed = zip((of_weight, of_bias), ctx.needs_input_grad[1:3])  # kernels give empty ones for others
+        return of_x, *(found if need else None for found, need in needed), None, None, None, None
 
 
 class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -146,7 +147,7 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         if not self.training or self.alone or num_processes() == 1:
             return super().forward(x)
         rate = self._count() if self.track_running_stats else 0.0
-        if x.is_cuda:
+        if x.is_cuda and self.track_running_stats:
             return _OnGPUs.apply(x, self.weight, self.bias, self.running_mean, self.running_var, rate, self.eps)
         wide = x.to(_wide(x))
         axes, shape = [0, *range(2, x.ndim)], [1, -1] + [1] * (x.ndim - 2)

@@ -35,19 +35,21 @@ def batch_norm_gather_stats_with_counts(x, means, scales, running_mean, running_
 
 
 def batch_norm_elemt(x, weight, bias, mean, scale, eps):
-    return (x - as_rows(mean, x)) * as_rows(scale * weight, x) + as_rows(bias, x)
+    normalised = (x - as_rows(mean, x)) * as_rows(scale, x)
+    return normalised if weight is None else normalised * as_rows(weight, x) + as_rows(bias, x)
 
 
 def batch_norm_backward_reduce(gradient, x, mean, scale, weight, of_x, of_weight, of_bias):
     total = columns(gradient).sum(1)
     with_x = (columns(gradient) * (columns(x) - mean[:, None])).sum(1)
-    return total, with_x, with_x * scale if of_weight else None, total if of_bias else None
+    none = torch.empty(0)  # as the kernel for channels_last has it
+    return total, with_x, with_x * scale if of_weight else none, total if of_bias else none
 
 
 def batch_norm_backward_elemt(gradient, x, mean, scale, weight, total, with_x, counts):
     n, centred = counts.sum(), x - as_rows(mean, x)
     rest = gradient - as_rows(total / n, x) - centred * as_rows(with_x * scale**2 / n, x)
-    return rest * as_rows(scale * weight, x)
+    return rest * as_rows(scale if weight is None else scale * weight, x)
 
 
 PLAIN = {name: value for name, value in globals().items() if name.startswith("batch_norm_")}
@@ -56,6 +58,8 @@ PLAIN = {name: value for name, value in globals().items() if name.startswith("ba
 def layer_of(kind, x, **more):
     layer = kind(x.shape[1], **more).to(x.dtype if x.dtype == torch.float64 else torch.float32)
     with torch.no_grad():
+        if not layer.affine:
+            return layer
         layer.weight.copy_(torch.linspace(0.5, 2, x.shape[1]))
         layer.bias.copy_(torch.linspace(-1, 1, x.shape[1]))
     return layer
@@ -65,12 +69,14 @@ def step_of(layer, x, pull, forward=None):
     x = x.detach().requires_grad_()
     out = (forward or layer)(x)
     out.backward(pull)
-    found = out, x.grad, layer.weight.grad, layer.bias.grad, layer.running_mean, layer.running_var
+    learned = [layer.weight.grad, layer.bias.grad] if layer.affine else []
+    found = out, x.grad, *learned, layer.running_mean, layer.running_var
     return [value.detach().cpu() for value in found]
 
 
-def step_on(rank, world, x, pull, device):
-    layer, mine = layer_of(GlobalBatchNorm, x).to(device), [of.chunk(world)[rank].to(device) for of in (x, pull)]
+def step_on(rank, world, x, pull, device, affine):
+    layer = layer_of(GlobalBatchNorm, x, affine=affine).to(device)
+    mine = [of.chunk(world)[rank].to(device) for of in (x, pull)]
     if device == "cuda":
         return step_of(layer, *mine)
     settings = layer.weight, layer.bias, layer.running_mean, layer.running_var, 0.1, layer.eps
@@ -89,8 +95,10 @@ def step_on(rank, world, x, pull, device):
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(8, 3), (8, 3, 2), (8, 3, 4, 5)])
-def test_two_processes_equal_plain_batch_norm_of_the_whole_batch(shape, dtype, device):
+@pytest.mark.parametrize(
+    ("shape", "affine"), [((8, 3), True), ((8, 3), False), ((8, 3, 2), True), ((8, 3, 4, 5), True)]
+)
+def test_two_processes_equal_plain_batch_norm_of_the_whole_batch(shape, affine, dtype, device):
     """On a GPU, both processes share it, and talk over gloo."""
     if device == "cpu" and dtype == torch.bfloat16:
         pytest.skip("the kernels' own matter")
@@ -99,16 +107,16 @@ def test_two_processes_equal_plain_batch_norm_of_the_whole_batch(shape, dtype, d
     if len(shape) == 4:
         x, pull = x.to(memory_format=torch.channels_last), pull.contiguous()
     start = "spawn" if device == "cuda" else "fork"  # CUDA does not survive a fork
-    parts = run_processes(2, step_on, x, pull, device, start_method=start)
+    parts = run_processes(2, step_on, x, pull, device, affine, start_method=start)
     wide = [of.double() for of in (x, pull)]
     kind = nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d
-    expected = step_of(layer_of(kind, wide[0]), *wide)
+    expected = step_of(layer_of(kind, wide[0], affine=affine), *wide)
     together = [torch.cat(of) for of in zip(*(part[:2] for part in parts))]
-    together += [sum(of) for of in zip(*(part[2:4] for part in parts))]  # which DDP and the loss take the mean of
+    together += [sum(of) for of in zip(*(part[2:-2] for part in parts))]  # which DDP and the loss take the mean of
     close = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
-    for found, value in zip([*together, *parts[0][4:]], expected, strict=True):
+    for found, value in zip([*together, *parts[0][-2:]], expected, strict=True):
         torch.testing.assert_close(found.double(), value, rtol=close, atol=10 * close)
-    assert all(torch.equal(*of) for of in zip(parts[0][4:], parts[1][4:]))
+    assert all(torch.equal(*of) for of in zip(parts[0][-2:], parts[1][-2:]))
 
 
 def kept_by_two_layers(rank, world):

@@ -64,7 +64,7 @@ def page(run_dir: Path, num_images: int, live: bool = False, trusted: bool = Fal
     if run["finished"] and num_images > 0:
         try:
             found = map_of(run_dir, num_images, trusted)
-        except UserError as error:  # the images have moved, say: the rest of the run is here
+        except (UserError, OSError) as error:  # the images have moved, say: the rest of the run is here
             missing = f"No images to show: {error}"
             logger.warning(missing)
     data = json.dumps({"run": run, "map": found, "missing": missing, "live": live}, ensure_ascii=False)

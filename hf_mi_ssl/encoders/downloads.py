@@ -21,7 +21,7 @@ from ..errors import UserError
 _LAYERS = 1000
 _CONFIG_BYTES = 2**24  # tens of thousands of classes with their names
 _NAMES_A_PART = r"backbone|attn_impl|\.architecture$"
-_IS_ELSEWHERE = r"\.(backbone|use_pretrained_backbone|checkpoint_path)$"
+_IS_ELSEWHERE = r"\.(backbone|use_pretrained_backbone|checkpoint_path|configuration_files)$"
 _notice = cache(logging.getLogger(__name__).warning)  # each once
 
 

@@ -26,18 +26,19 @@ def run_recipe(main: Callable[[PretrainingArguments], None], description: str, *
     """Parse the command line and call `main`; returns the exit code (`ExitCode`). What a user can put right is one
     line, and so is what came from outside: a signal, a full disk, another process that died. Nothing here imports
     torch: `--help` and mistakes are answered at once."""
+    args = None
     log_to_terminal()
     if not sys.stderr.isatty():
         disable_progress_bar()
     try:
         with SIGNALS:
-            main(parse_arguments(sys.argv[1:], description, **defaults))
+            args = parse_arguments(sys.argv[1:], description, **defaults)
+            main(args)
     except UserError as error:
         said, code = str(error), error.exit_code
     except Stopped as stopped:
-        resumes = any(word.startswith("--resume_from_checkpoint") for word in sys.argv)
-        again = "the same command" if resumes else "the same command with --resume_from_checkpoint latest"
-        said = f"stopped by {stopped}; {again} goes on"
+        latest = "" if args is not None and _goes_on(args) else " with --resume_from_checkpoint latest"
+        said = f"stopped by {stopped}; the same command{latest} goes on"
         code = ExitCode.STOPPED
     except (OSError, RuntimeError) as error:
         from ..distributed import reason_of_loss
@@ -54,6 +55,12 @@ def run_recipe(main: Callable[[PretrainingArguments], None], description: str, *
         return 0
     print(f"{Path(sys.argv[0]).name}: {printable(said)}", file=sys.stderr)
     return code
+
+
+def _goes_on(args: PretrainingArguments) -> bool:
+    """Whether the same command goes on, not back: one that names a checkpoint of this very run does that."""
+    own, given = Path(args.output_dir, "checkpoints").resolve(), args.resume_from_checkpoint
+    return given == "latest" or (given is not None and Path(given).resolve().parent != own)
 
 
 def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = False) -> "Accelerator":

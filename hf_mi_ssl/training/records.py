@@ -80,8 +80,7 @@ class MetricsLog:
         self.pending: list[dict] = []
         self.images, self.clock = 0, time.perf_counter()
         self.progress = ProgressTable()
-        kept = [record for record in read_records(path) if record["step"] <= start] if start else []
-        _refuse_gaps(path, kept, start)
+        kept = records_up_to(path, start)
         self.evaluated = {record["step"] for record in kept if "loss" not in record}
         for record in kept:
             alarm(record)
@@ -180,9 +179,10 @@ def _write_lines(file, records: list[dict]) -> None:
     file.writelines(json.dumps(record) + "\n" for record in records)
 
 
-def _refuse_gaps(path: Path, kept: list[dict], start: int) -> None:
-    """The steps of a log have to reach the checkpoint that the run goes on from, without a gap. Only a run that takes
-    up a checkpoint from elsewhere begins its own log after it."""
+def records_up_to(path: Path, start: int) -> list[dict]:
+    """The records of a log up to the checkpoint that the run goes on from, which they have to reach without a gap.
+    Only a run that takes up a checkpoint from elsewhere begins its own log after it. Raises `UserError` for others."""
+    kept = [record for record in read_records(path) if record["step"] <= start] if start else []
     steps = [record["step"] for record in kept if "loss" in record]
     here = path.parent / "checkpoints" / f"checkpoint-{start}" / RECORD
     begins = not here.exists() or "begins_log" in read_json(here)
@@ -192,6 +192,7 @@ def _refuse_gaps(path: Path, kept: list[dict], start: int) -> None:
             f"{path} is damaged: it can be read up to step {steps[-1] if steps else 0}, and the checkpoint is of step "
             f"{start}; resume from an earlier one, or from this one in another --output_dir"
         )
+    return kept
 
 
 def _number(value):

@@ -20,6 +20,7 @@ from .arguments import PretrainingArguments
 from .checkpoints import latest_checkpoint, save_checkpoint
 from .optimization import check_state
 from .plan import Plan
+from .records import records_up_to
 from .restoring import read_record, read_states
 
 logger = logging.getLogger(__name__)
@@ -121,6 +122,7 @@ class TrainingState:
                 f"are taken in another order, so that last digits differ"
             )
         if elsewhere:
+            records_up_to(self.root.parent / "metrics.jsonl", record["step"])  # refused before anything is written
             self.save(record["step"], begins_log=True)
         return record["step"]
 

@@ -319,6 +319,19 @@ def configured(**keys):
     return make
 
 
+def in_another_file(**keys):
+    """A config.json that sends transformers to another one."""
+
+    def make(at):
+        configured(**keys)(at)
+        (at / "config.json").rename(at / "config.4.0.0.json")
+        (at / "config.json").write_text(
+            json.dumps({"model_type": "resnet", "configuration_files": ["config.4.0.0.json"]})
+        )
+
+    return make
+
+
 def evil_module(at):
     (at / "modeling_evil.py").write_text("import os\nos.makedirs('hacked')\nclass Evil: pass\n")
 
@@ -340,6 +353,7 @@ ENCODERS = {
     "kernels in ViT": configured(model_type="vit", _attn_implementation="evil/kernel"),
     "backbone from the Hub": configured(model_type="detr", backbone="evil/model", use_pretrained_backbone=True),
     "backbone that is looked up": configured(model_type="rf_detr", backbone="evil/model"),
+    "backbone in a file of another name": in_another_file(model_type="rf_detr", backbone="evil/model"),
     "backbone of one word": configured(model_type="rf_detr", backbone="evil"),
     "backbone from the Hub within": configured(
         model_type="detr", backbone_config={"model_type": "timm_backbone", "backbone": "hf-hub:evil/model"}

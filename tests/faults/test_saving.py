@@ -405,6 +405,38 @@ def test_a_run_that_began_elsewhere_and_ended_early_goes_on(dies, again, run_of_
     assert same(states_of(tmp_path), states_of(whole))
 
 
+def test_a_later_checkpoint_from_elsewhere_is_refused_before_anything_is_written(run_of_four, tmp_path, capsys):
+    argv, whole = run_of_four
+    shutil.copytree(whole, tmp_path / "run")
+    for later in ("checkpoint-3", "checkpoint-4"):
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / later, ignore_errors=True)
+    there = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    log = tmp_path / "run" / "metrics.jsonl"
+    log.write_text("".join(line for line in log.read_text().splitlines(True) if json.loads(line)["step"] <= 2))
+    before = log.read_bytes()
+    elsewhere = ["--resume_from_checkpoint", whole / "checkpoints" / "checkpoint-4", "--checkpoints_total_limit", 1]
+    assert train("jmi", tmp_path / "run", *argv, *elsewhere) == ExitCode.ARGUMENTS
+    assert "can be read up to step 2, and the checkpoint is of step 4" in capsys.readouterr().err
+    assert sorted((tmp_path / "run" / "checkpoints").iterdir()) == there
+    assert log.read_bytes() == before
+    assert train("jmi", tmp_path / "run", *argv, *LATEST) == 0
+    assert same(states_of(tmp_path / "run"), states_of(whole))
+
+
+@pytest.mark.parametrize("place", ["run", "elsewhere"])
+def test_a_run_that_is_stopped_says_what_goes_on_and_not_back(place, run_of_four, tmp_path, capsys):
+    argv, whole = run_of_four
+    for name in ("run", "elsewhere"):
+        shutil.copytree(whole, tmp_path / name)
+    begun = tmp_path / place / "checkpoints" / "checkpoint-2"
+    output = tmp_path / ("run" if place == "run" else "new")
+    stops = signalled_in_step(3, signal.SIGTERM)
+    resumed = train("jmi", output, *argv, "--resume_from_checkpoint", begun, MetricsLog=stops)
+    assert resumed == ExitCode.STOPPED
+    again = " with --resume_from_checkpoint latest" if place == "run" else ""
+    assert f"the same command{again} goes on" in capsys.readouterr().err
+
+
 def test_what_could_only_not_be_read_is_set_aside_and_not_deleted(run_of_four, tmp_path, caplog):
     """Checkpoints of a later version, say, when an earlier one goes on."""
     argv, whole = run_of_four
