@@ -58,10 +58,21 @@ def figure(request):
     return report
 
 
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):  # of xdist
+        session.config.workeroutput["figures"] = session.config.stash[_REACHED]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    for name, reached in getattr(node, "workeroutput", {}).get("figures", {}).items():
+        node.config.stash[_REACHED].setdefault(name, []).extend(reached)
+
+
 def pytest_terminal_summary(terminalreporter, config):
     if config.getoption("--figures"):
         minutes = (time.monotonic() - config.stash[_BEGAN]) / 60
-        config.stash[_REACHED]["minutes of these tests"] = [f"{minutes:.1f}, one after another"]
+        config.stash[_REACHED]["minutes of these tests"] = [f"{minutes:.1f} on {config.getoption('numprocesses', None) or 1} processes"]
         terminalreporter.section("figures")
         for name, goal in GOALS.items():
             reached = config.stash[_REACHED].get(name, ["not run"])

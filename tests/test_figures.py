@@ -18,7 +18,7 @@ from tests.figures import GOALS, misses
         ("code run by hostile files", "0 of 130", False),
         ("crash points of what a run writes survived", "156 of 156 (JSON, OSError)", False),
         ("SIGKILLs survived, bitwise, every log line once", "40 of 40 on 1", False),
-        ("minutes of these tests", "9.5, one after another", True),
+        ("minutes of these tests", "9.5 on 2 processes", True),
         ("a published repository, to plain transformers", "not run", False),
     ],
 )
