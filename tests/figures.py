@@ -72,7 +72,8 @@ def pytest_testnodedown(node):
 def pytest_terminal_summary(terminalreporter, config):
     if config.getoption("--figures"):
         minutes = (time.monotonic() - config.stash[_BEGAN]) / 60
-        config.stash[_REACHED]["minutes of these tests"] = [f"{minutes:.1f} on {config.getoption('numprocesses', None) or 1} processes"]
+        processes = config.getoption("numprocesses", None) or 1
+        config.stash[_REACHED]["minutes of these tests"] = [f"{minutes:.1f} on {processes} processes"]
         terminalreporter.section("figures")
         for name, goal in GOALS.items():
             reached = config.stash[_REACHED].get(name, ["not run"])
