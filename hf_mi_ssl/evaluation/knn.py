@@ -35,19 +35,21 @@ def knn_predict(
     if not (train.isfinite().all() and test.isfinite().all()):
         raise UserError("representations hold NaN or infinity; check the checkpoint")
     k = min(k, len(train))
-    known = F.normalize(train.float(), dim=1).T.contiguous()
-    block = max(1, 2**25 // len(train))  # 128 MiB of cosines
+    known = F.normalize(train.float(), dim=1)
+    block = max(1, 2**24 // len(train))  # 64 MiB of cosines
     predictions = [
-        _vote(F.normalize(rows.float(), dim=1) @ known, train_labels, num_classes, k, temperature)
+        _vote(F.normalize(rows.float(), dim=1) @ known.T, train_labels, num_classes, k, temperature)
         for rows in test.split(block)
     ]
     return torch.cat(predictions) if predictions else train_labels.new_empty(0)
 
 
 def _vote(cosines: Tensor, labels: Tensor, num_classes: int, k: int, temperature: float) -> Tensor:
-    values, neighbours = cosines.topk(k, dim=1)
-    # topk chooses freely among equal values; only rows where that matters pay for a stable sort
-    tied = (cosines >= values[:, -1:]).sum(1) > k
+    values, neighbours = cosines.topk(min(k + 1, cosines.shape[1]), dim=1)
+    # topk chooses freely among equal values; only rows whose next neighbour is as near as the last that votes pay for
+    # a stable sort
+    tied = (values[:, k:] == values[:, k - 1 : k]).any(1)
+    values, neighbours = values[:, :k], neighbours[:, :k]
     if tied.any():
         neighbours[tied] = cosines[tied].sort(dim=1, descending=True, stable=True).indices[:, :k]
     weights = torch.exp((values.double() - 1) / temperature)
