@@ -9,6 +9,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
 from hf_mi_ssl.data.corpora import load_corpus
@@ -279,3 +280,17 @@ def test_progress_bars_are_silent_when_stderr_is_not_a_terminal(tmp_path, capfd)
     load_corpus(str(tmp_path), split="train")
     assert capfd.readouterr().err == ""
     assert not datasets.are_progress_bars_disabled()
+
+
+def test_a_folder_is_walked_a_few_times_and_not_for_each_name_of_a_split(tmp_path, monkeypatch):
+    save(tmp_path / "cat", a=picture(1))
+    listed, find, ls = [], LocalFileSystem.find, LocalFileSystem.ls
+
+    def noted(self, path, *args, **more):
+        listed.append(str(path))
+        return ls(self, path, *args, **more)
+
+    monkeypatch.setattr(LocalFileSystem, "ls", noted)
+    assert len(load_corpus("imagefolder", data_dir=str(tmp_path), split="train")) == 1
+    assert 1 <= listed.count(str(tmp_path / "cat")) <= 4
+    assert LocalFileSystem.find is find

@@ -84,6 +84,27 @@ class Corpus:
 
 
 @contextmanager
+def _listed_once() -> Iterator[None]:
+    """`datasets` asks for each name that a split can have in a walk of its own, 45 of them through one folder; here
+    they share the first: of 40,000 files 9 s in place of 39, each time they are opened."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    find, found = LocalFileSystem.find, {}
+
+    def find_once(self, path, maxdepth=None, withdirs=False, detail=False, **more):
+        key = (path, maxdepth, withdirs, detail, *sorted(more.items()))
+        if key not in found:
+            found[key] = find(self, path, maxdepth=maxdepth, withdirs=withdirs, detail=detail, **more)
+        return found[key]
+
+    LocalFileSystem.find = find_once
+    try:
+        yield
+    finally:
+        LocalFileSystem.find = find
+
+
+@contextmanager
 def _quiet_unless_terminal() -> Iterator[None]:
     from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
@@ -157,7 +178,7 @@ def _load(name: str, arguments: Mapping[str, object]) -> Mapping:
     told = datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
     try:
         datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = told and arguments["path"] not in LOCAL  # they are not the Hub's
-        with _quiet_unless_terminal():
+        with _quiet_unless_terminal(), _listed_once():
             return datasets.load_dataset(**arguments)
     except DatasetNotFoundError as error:
         raise UserError(

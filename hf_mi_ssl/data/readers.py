@@ -154,8 +154,13 @@ def _what_happened(died: list[int], late: float, asked: deque) -> str:
 
 
 def ahead(batches: Iterator[tuple], device: torch.device) -> Iterator[tuple]:
-    """The same batches, their last part on the device; each is fetched in a thread, and copied from pinned memory,
-    while the one before it is computed with."""
+    """The same batches, their last part on the device. On an accelerator each is fetched in a thread, and copied from
+    pinned memory, while the one before it is computed with; elsewhere fetching takes the cores that compute, and
+    OpenMP lets its threads sleep between operations once another thread has had some of its own."""
+    return batches if device.type == "cpu" else _ahead(batches, device)
+
+
+def _ahead(batches: Iterator[tuple], device: torch.device) -> Iterator[tuple]:
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def fetch() -> tuple | None:
