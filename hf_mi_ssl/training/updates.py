@@ -18,7 +18,9 @@ class Updates:
     """`begin`, the forward and backward passes of one optimiser step, `step` after each: clip, update, clear.
 
     A step whose gradient is not finite leaves parameters and the optimiser's averages as they are, and puts back what
-    the forward passes wrote: running statistics, queue, centre, counters. With fp16, the scaler judges.
+    the forward passes wrote: running statistics, queue, centre, counters. With fp16 the scaler judges, on the host:
+    kernels that skip a step by themselves do not say so, and leave averages that they have just made as they found
+    that memory.
 
     On an accelerator the host does not wait to hear whether the gradient is finite. Optimisers that can be told on the
     device (those that are fused, as GradScaler tells them) are. Others that keep nothing but tensors there step in any
@@ -34,6 +36,8 @@ class Updates:
         self.skipped: Tensor | bool = False
         self.waits = accelerator.device.type == "cpu"  # where nothing is waited for, copies would only cost
         self.settled: set[nn.Parameter] = set()  # of which the optimiser has, on their device, all that it keeps
+        if accelerator.scaler is not None:
+            optimizer.optimizer._step_supports_amp_scaling = False
 
     def begin(self) -> None:
         """Before the first forward pass of an optimiser step: note what the passes write."""
@@ -114,7 +118,8 @@ class Updates:
     def _can_be_told(self) -> bool:
         inner = self.optimizer.optimizer
         fused = all(group.get("fused") for group in inner.param_groups)  # a checkpoint may say otherwise
-        return bool(inner.state) and fused and getattr(inner, "_step_supports_amp_scaling", False)
+        begun = all(inner.state.get(p) for p in self._learning)  # the first step makes the averages
+        return fused and begun and getattr(inner, "_step_supports_amp_scaling", False)
 
     def _norm(self) -> Tensor:
         if self.max_grad_norm:

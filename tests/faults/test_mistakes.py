@@ -42,6 +42,7 @@ ARGUMENTS = [  # of the recipes that train: (what is given, what is said)
     ("--warmup_epochs -1", "must not be negative"),
     ("--max_grad_norm 0", "must be above 0"),
     ("--mixed_precision fp8", "invalid choice"),
+    ("--mixed_precision fp16", "needs a GPU"),
     ("--optimizer adamww", "did you mean"),
     ("--seed x", "invalid int value"),
     ("--method simsam", "did you mean 'simsiam'?"),

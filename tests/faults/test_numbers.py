@@ -140,9 +140,9 @@ def test_the_count_of_a_resumed_run_goes_on(flat, tmp_path):
     assert log_of(tmp_path) == whole
 
 
-def three_steps(optimizer, poisoned, told, scaler=None, waits=True):
-    """Parameters and averages after three steps of which the second may be poisoned; what was skipped, and how often
-    the host waited after the first. Without `waits` as if on another device."""
+def three_steps(optimizer, poisoned, told, scaler=None, waits=True, bad=1):
+    """Parameters and averages after three steps of which the second, or `bad`, may be poisoned; what was skipped, and
+    how often the host waited after the first. Without `waits` as if on another device."""
     AcceleratorState._reset_state(reset_partial_state=True)
     PartialState._reset_state()
     accelerator = Accelerator(cpu=True)
@@ -155,7 +155,7 @@ def three_steps(optimizer, poisoned, told, scaler=None, waits=True):
     generator = torch.Generator().manual_seed(0)
     for step in range(3):
         views = [torch.randn(8, 3, 8, 8, generator=generator) for _ in "ab"]
-        if step == 1 and poisoned:
+        if step == bad and poisoned:
             views[0][0, 0, 0, 0] = torch.nan
         updates.begin()
         if step:
@@ -212,11 +212,36 @@ def test_an_optimiser_that_cannot_be_told_is_put_back_on_the_device(name, settin
     assert all(tensor.isfinite().all() for tensor in found[0].values())
 
 
+@pytest.mark.parametrize("bad", [0, 1])
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("name", ["AdamW", "SGD"])
 @pytest.mark.parametrize(("scale", "counted"), [(2.0**16, False), (1.0, True)])
-def test_the_scaler_of_fp16_finds_its_scale_without_being_counted(scale, counted):
+def test_the_scaler_of_fp16_finds_its_scale_without_being_counted(scale, counted, name, fused, bad):
+    def build(parameters):
+        more = {"momentum": 0.9} if name == "SGD" else {}
+        return getattr(torch.optim, name)(parameters, lr=0.01, fused=fused, **more)
+
     scaler = torch.amp.GradScaler("cpu", init_scale=scale)
-    weights, averages, skipped, _ = three_steps(torch.optim.AdamW, True, False, scaler)
-    assert skipped == [False, counted, False]
+    weights, averages, skipped, _ = three_steps(build, True, False, scaler, bad=bad)
+    assert skipped == [counted and step == bad for step in range(3)]
     assert scaler.get_scale() == scale / 2
-    assert all(tensor.isfinite().all() for tensor in weights.values())
-    assert {state["step"].item() for state in averages.values()} == {2}
+    kept = [value for state in averages.values() for value in state.values()]
+    assert all(tensor.isfinite().all() for tensor in (*weights.values(), *kept))  # running statistics too
+    assert {state["step"].item() for state in averages.values() if "step" in state} <= {2}
+
+
+def test_the_first_step_of_a_parameter_is_looked_at_before_it_makes_averages():
+    """As that of a target which moves by its own gradient is the second step of all; kernels that skip would keep the
+    memory that they asked for."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState._reset_state()
+    accelerator, model = Accelerator(cpu=True), torch.nn.ModuleList(torch.nn.Linear(3, 3) for _ in "ab")
+    optimizer = accelerator.prepare(torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True))
+    updates, before = Updates(accelerator, model, optimizer), model[1].weight.clone()
+    for layer, factor in zip(model, (1.0, torch.nan), strict=True):
+        (factor * layer(torch.ones(2, 3))).sum().backward()
+        updates.begin()
+        updates.step()
+    assert bool(updates.take_skipped())
+    assert torch.equal(model[1].weight, before)
+    assert set(optimizer.optimizer.state) == set(model[0].parameters())
