@@ -11,6 +11,7 @@ from hf_mi_ssl.data.splits import Part
 from hf_mi_ssl.data.store import ImageStore
 from hf_mi_ssl.encoders import encoder_config
 from hf_mi_ssl.evaluation import Evaluation
+from hf_mi_ssl.evaluation.passes import map_images
 from hf_mi_ssl.training import PretrainingArguments, build_optimizer, forward_backward
 from hf_mi_ssl.views import RandomViews, clean_view, view_recipes
 from tests.conftest import small_model
@@ -24,6 +25,20 @@ def evaluation(n_held: int = 9) -> Evaluation:
         images[::2, 0] = images[::2, 0] // 2 + 127  # half of them are red
         parts.append(Part(ImageStore(images, torch.arange(n) % 2, "cpu"), torch.arange(n), split))
     return Evaluation(*parts, view_recipes("moco", 16), seed=0, tracked=6)
+
+
+def calls_on_each(rank, world):
+    """With bad images, whose batches are none, in the share of the second process."""
+    images = torch.zeros(9, 3, 4, 4, dtype=torch.uint8)
+    part = Part(ImageStore(images, None, "cpu", bad={7: "damaged", 8: "damaged"}), torch.arange(9), "test")
+    calls = []
+    map_images(lambda indices, images: {"x": images.float()}, part, (), 2, lambda: calls.append(1))
+    return len(calls)
+
+
+def test_every_process_is_asked_before_as_many_batches():
+    """What is asked is whether all shall leave: the processes have to meet."""
+    assert run_processes(2, calls_on_each) == [3, 3]
 
 
 def test_labelled_images_pass_an_encoder_once_for_all_classifiers():

@@ -20,8 +20,8 @@ def map_images(
     before_each: Callable[[], None],
 ) -> tuple[dict[str, Tensor], Tensor]:
     """`function(indices, images)` of the images of a part in their order, float32, and the indices, on the CPU; images
-    that cannot be read are left out. `modules` are in eval mode meanwhile. `before_each` batch is called; what it
-    raises ends the pass.
+    that cannot be read are left out. `modules` are in eval mode meanwhile. `before_each` batch is called, as
+    often on every process; what it raises ends the pass.
 
     Raises:
         UserError: with exit code 1, if none of the images can be read.
@@ -29,14 +29,17 @@ def map_images(
     share = -(-len(part) // num_processes())
     mine = part.indices[process_index() * share : (process_index() + 1) * share]
     some = mine if len(mine) else part.indices[:1]  # where the others have taken all, to be thrown away
-    batches = []
+    batches, calls = [], 0
     modes = [(inner, inner.training) for module in modules for inner in module.modules()]
     for module in modules:
         module.eval()
     try:
         for indices, images in part.images.batches(some.split(batch_size)):
             before_each()
+            calls += 1
             batches.append((indices, function(indices, images)))
+        for _ in range(calls, -(-share // batch_size)):
+            before_each()
     finally:
         for inner, was_training in modes:
             inner.training = was_training
