@@ -9,6 +9,7 @@ from torch.optim.swa_utils import update_bn
 from hf_mi_ssl.data.splits import Part
 from hf_mi_ssl.data.store import ImageStore
 from hf_mi_ssl.distributed import globalize_batch_norm
+from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.evaluation import Evaluation
 from hf_mi_ssl.evaluation.batch_norm import with_statistics
 from hf_mi_ssl.training import read_records
@@ -59,6 +60,11 @@ def test_statistics_are_the_mean_over_the_batches_and_the_model_stays_as_it_was(
         torch.testing.assert_close(found[key], value)
         if key.endswith("running_mean"):
             assert not torch.equal(found[key], before[key])
+
+
+def test_without_an_image_there_are_no_statistics():
+    with pytest.raises(UserError, match="none of the training images"):
+        with_statistics(small_model("jmi").branches, [])
 
 
 def statistics_on_each(rank, world):

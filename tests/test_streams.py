@@ -265,6 +265,25 @@ def test_positions_of_every_process_are_kept_and_another_number_of_them_is_said(
     assert other.stream.positions[0]["epoch"] > epoch
 
 
+def test_a_checkpoint_before_the_first_batch_of_a_stream_says_where_it_begins(shards):
+    """As one has that is written where a run of another number of processes is taken up."""
+    train, again = (opened(shards)[0] for _ in "ab")
+    train.stream.begin(7)
+    saved = json.loads(json.dumps(DataState(train).state_dict()))
+    DataState(again).load_state_dict(saved)
+    assert same(*(list(training_batches(one, range(5), 8, 3)) for one in (train, again)))
+    assert again.stream.positions[0]["epoch"] >= 7
+    for evil in ("evil", -1, 10**30, None):
+        with pytest.raises(ValueError, match="its stream is nowhere"):
+            DataState(again).load_state_dict(saved | {"first_epoch": evil})
+
+
+def test_images_without_labels_are_there_for_the_statistics_of_batch_norms(shards):
+    train, held = opened(shards, "plain")
+    assert 0 < len(train) <= 256
+    assert len(train.labelled()) == len(held.labelled()) == 0
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [

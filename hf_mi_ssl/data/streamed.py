@@ -22,6 +22,7 @@ from .streams import ImageStream
 
 logger = logging.getLogger(__name__)
 _SAMPLE = 5000  # images held out, and images of train that kNN and linear probe learn from
+_UNLABELLED = 256  # of train without labels, from which batch norms take their statistics before training
 
 
 class _Sample(Corpus):
@@ -99,8 +100,8 @@ def open_streamed(
     """As `open_train_and_held_out`: train has the stream, and both have images in memory to measure on.
 
     Without `eval_split` the fraction `held_out` of train is, row by row, by the seed and the place of the row. At most
-    5,000 images of either are read, or as many as fit into `memory_limit` bytes, from up to 16 shards; none of train
-    if there are no labels to learn from.
+    5,000 images of either are read, or as many as fit into `memory_limit` bytes, from up to 16 shards; of train 256
+    if there are no labels to learn from, for the statistics of batch norms.
     """
     if dataset_name == "shapes":
         raise UserError("shapes are drawn, not read: leave --streaming out")
@@ -123,13 +124,13 @@ def open_streamed(
     limit = room_for_pixels(torch.device("cpu")) if memory_limit is None else memory_limit
     most = max(1, min(_SAMPLE, limit // (2 * 3 * size * size)))
     columns = [column, *([labels.split(".")[0]] if labels and labels not in features else [labels] if labels else [])]
-    wanted = {False: most if labels else 0}
+    wanted = {False: most if labels else min(most, _UNLABELLED)}
     if eval_split is None:
         found = _sample(rows.select_columns(columns), wanted | {True: most}, fraction, seed, train_split)
         chosen = [(train_split, *found[False]), (f"{train_split} (a tenth, held out)", *found[True])]
     else:
         asked = _sample(splits[eval_split].select_columns(columns), {False: most}, 0.0, seed, eval_split)[False]
-        of_train = _sample(rows.select_columns(columns), wanted, 0.0, seed, train_split)[False] if labels else ([], [])
+        of_train = _sample(rows.select_columns(columns), wanted, 0.0, seed, train_split)[False]
         chosen = [(train_split, *of_train), (eval_split, *asked)]
     if not chosen[1][1]:
         raise UserError(f"no row of {dataset_name!r} is held out: it holds too few; leave --streaming out")
@@ -151,7 +152,7 @@ def open_streamed(
         what = contents_of_shards(shards, column, folders, corpus.split)
         parts.append(Part(ImageStore(store.images, store.labels, device), good, split, names, report, what))
     logger.info(
-        "streaming: measured on %d held-out images, with %d labelled ones of train, read into memory",
-        len(parts[1]), len(parts[0]),
+        "streaming: measured on %d held-out images, with %d %s ones of train, read into memory",
+        len(parts[1]), len(parts[0]), "labelled" if labels else "unlabelled",
     )  # fmt: skip
     return replace(parts[0], stream=stream), parts[1]

@@ -96,9 +96,15 @@ class ImageStream:
                 if not numbers or not isinstance(lane["shard"], dict | None):
                     raise ValueError("its stream is nowhere")
 
+    def begin(self, epoch: int) -> None:
+        """Read from the start of that epoch. Raises `ValueError` for what is none."""
+        if type(epoch) is not int or not 0 <= epoch < 1 << ROW_BITS:
+            raise ValueError("its stream is nowhere")
+        self.positions, self.first_epoch = None, epoch
+
     def begin_next_epoch(self, positions: list[list[dict]]) -> None:
         """Go on after what the lanes of other processes, or of another batch size, have begun to read."""
-        self.positions, self.first_epoch = None, 1 + max(lane["epoch"] for lanes in positions for lane in lanes)
+        self.begin(1 + max(lane["epoch"] for lanes in positions for lane in lanes))
 
     def batches(self, batch: int, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         """Without end: keys for the views of this process's images, int64 (batch,), and the images, uint8

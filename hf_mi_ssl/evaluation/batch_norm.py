@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
 
 from ..distributed import GlobalBatchNorm
+from ..errors import UserError
 
 Branches = TypeVar("Branches", bound=dict[str, tuple[PreTrainedModel, nn.Module]])  # (encoder, projector) by name
 
@@ -30,9 +31,13 @@ def with_statistics(branches: Branches, batches: Iterable[Tensor]) -> Branches:
         layer.train()
         if isinstance(layer, GlobalBatchNorm):
             layer.alone = True
+    seen = 0
     for batch in batches if layers else ():
+        seen += len(batch)
         for encoder, projector in branches.values():
             projector(encoder(batch).pooler_output.flatten(1))
+    if layers and not seen:
+        raise UserError("none of the training images that batch norms take their statistics from can be read", 1)
     for layer in layers:
         layer.eval()
     return branches

@@ -45,7 +45,14 @@ class DataState:
     def state_dict(self) -> dict:
         self.bad_images()
         positions = gather_object([self.stream.positions]) if self.stream else None
-        return {"bad": self.report.entries(), "positions": positions, "fingerprint": self.fingerprint}
+        begun = positions if positions and None not in positions else None
+        first = self.stream.first_epoch if self.stream else 0
+        return {
+            "bad": self.report.entries(),
+            "positions": begun,
+            "first_epoch": first,
+            "fingerprint": self.fingerprint,
+        }
 
     def load_state_dict(self, state: dict) -> None:
         self.report.merge([state.get("bad", [])])
@@ -55,7 +62,10 @@ class DataState:
                 "were looked at, up to 256, are the same"
             )
         positions = state.get("positions")
-        if not self.stream or not positions:
+        if not self.stream:
+            return
+        self.stream.begin(state.get("first_epoch", 0))
+        if not positions:
             return
         self.stream.check(positions)
         if len(positions) == num_processes():
