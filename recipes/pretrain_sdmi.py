@@ -35,7 +35,7 @@ def main(args: PretrainingArguments) -> None:
         build_accelerator,
         build_optimizer,
         build_seeded,
-        cosine_momentum,
+        cosine_schedule,
         forward_backward,
         memory_of_all,
         read_records,
@@ -89,14 +89,15 @@ def main(args: PretrainingArguments) -> None:
     for step in leaving.steps(start, plan.steps, log, state):
         seed_everything(args.seed, step)
         learning_rate = set_schedules(optimizer, plan, step)
-        pairs = [views(images, epoch, indices) for epoch, indices, images in plan.take(batches)]
+        taken = list(plan.take(batches))
         for phase in model.phases_at(step):
             updates.begin()
-            for pair in pairs:
+            for epoch, indices, images in taken:
+                pair = views(images, epoch, indices)
                 with accelerator.accumulate(network):
                     outputs = forward_backward(accelerator, network, pair, args.per_device_train_batch_size, phase)
                     updates.step()
-        model.update_target(cosine_momentum(step, plan.steps, config.target_momentum, config.target_momentum_end))
+        model.update_target(cosine_schedule(step, plan.steps, config.target_momentum, config.target_momentum_end))
         done = step + 1
         log.step(step_record(done, plan, outputs, learning_rate), plan.images_per_step, updates.take_skipped())
         if plan.checkpoints(done):

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from hf_mi_ssl.errors import UserError
-from hf_mi_ssl.training import Plan, cosine_momentum, cosine_with_warmup, parse_arguments
+from hf_mi_ssl.training import Plan, cosine_schedule, cosine_with_warmup, parse_arguments
 
 
 def parse(*argv):
@@ -211,12 +211,12 @@ def test_the_schedules_start_and_end_where_they_should():
     assert factors[9] == factors[10] == 1
     assert factors[10:] == sorted(factors[10:], reverse=True)
     assert 0 < factors[-1] < 0.001
-    momenta = [cosine_momentum(step, 100, 0.9) for step in range(100)]
+    momenta = [cosine_schedule(step, 100, 0.9, 1.0) for step in range(100)]
     assert momenta[0] == pytest.approx(0.9)
     assert momenta == sorted(momenta)
     assert 0.999 < momenta[-1] < 1
-    assert {cosine_momentum(step, 100, 0.999, final=0.999) for step in range(100)} == {0.999}
-    assert [cosine_momentum(step, 100, 0.9, final=0.8) for step in (0, 50, 100)] == pytest.approx([0.9, 0.85, 0.8])
+    assert {cosine_schedule(step, 100, 0.999, 0.999) for step in range(100)} == {0.999}
+    assert [cosine_schedule(step, 100, 0.9, 0.8) for step in (0, 50, 100)] == pytest.approx([0.9, 0.85, 0.8])
 
 
 @pytest.mark.parametrize(

@@ -164,11 +164,13 @@ def test_tensorboard_gets_every_curve(folder, tmp_path):
 def test_the_recipes_differ_in_names_and_in_the_m_step_only():
     sdmi, jmi = ((RECIPES / f"pretrain_{name}.py").read_text().split('"""', 2)[2] for name in ("sdmi", "jmi"))
     sdmi = sdmi.replace("SDMI", "JMI").replace('method="sdmi_ema"', 'method="jmi"')
-    m_step = ("phase", "update_target", "cosine_momentum", "branches_take_turns", "# Train:")
+    m_step = ("phase", "update_target", "cosine_schedule", "branches_take_turns", "# Train:")
     for line in difflib.ndiff(sdmi.splitlines(), jmi.splitlines()):
         if line[0] in "+-" and line[1:].strip():
             inside_the_loop = line[2:].strip() in {
-                "for pair in pairs:", "with accelerator.accumulate(network):", "updates.begin()", "updates.step()",
+                "taken = list(plan.take(batches))", "for epoch, indices, images in taken:",
+                "for epoch, indices, images in plan.take(batches):", "pair = views(images, epoch, indices)",
+                "with accelerator.accumulate(network):", "updates.begin()", "updates.step()",
                 "outputs = forward_backward(accelerator, network, pair, args.per_device_train_batch_size)",
             }  # fmt: skip
             assert any(word in line for word in m_step) or inside_the_loop or "build_accelerator(args)" in line, line

@@ -97,10 +97,11 @@ def test_no_step_of_a_recipe_waits_for_the_gpu(method, optimizer):
             torch.cuda.set_sync_debug_mode("error" if number > 1 and not waits else "default")
             seed_everything(0, number)
             rate = set_schedules(optimizer, plan, number)
-            pairs = [views(images, epoch, indices) for epoch, indices, images in plan.take(batches)]
+            taken = list(plan.take(batches))
             for phase in getattr(model, "phases_at", lambda number: ("E",))(number):
                 updates.begin()
-                for pair in pairs:
+                for epoch, indices, images in taken:
+                    pair = views(images, epoch, indices)
                     with accelerator.accumulate(network):
                         outputs = forward_backward(accelerator, network, pair, len(pair[0]), phase)
                         updates.step()

@@ -67,9 +67,9 @@ def try_steps(
         started = time.perf_counter()
         taken = list(plan.take(batches))
         waited = time.perf_counter() - started
-        pairs = [views(images, epoch, indices) for epoch, indices, images in taken]
         for phase in model.phases_at(number) if takes_turns else model.phases:
-            for pair in pairs:
+            for epoch, indices, images in taken:
+                pair = views(images, epoch, indices)
                 with accelerator.accumulate(network):
                     forward_backward(accelerator, network, pair, args.per_device_train_batch_size, phase)
                     optimizer.step()

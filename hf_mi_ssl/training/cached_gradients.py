@@ -28,7 +28,7 @@ def forward_backward(
         outputs = network(*views, phase=phase)
         accelerator.backward(outputs.loss)
         return outputs
-    model: MISSLForPreTraining = accelerator.unwrap_model(network)
+    model: MISSLForPreTraining = accelerator.unwrap_model(network, keep_torch_compile=False)
     seed = torch.initial_seed() & 0x7FFF_FFFF
     untouched = [buffer.clone() for buffer in model.buffers()]
     found = []

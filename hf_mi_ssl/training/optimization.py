@@ -170,7 +170,7 @@ def set_schedules(optimizer: torch.optim.Optimizer, plan: Plan, step: int) -> fl
     args = plan.args
     learning_rate = args.learning_rate * cosine_with_warmup(step, plan.steps, plan.warmup_steps)
     end = args.weight_decay if args.weight_decay_end is None else args.weight_decay_end
-    weight_decay = _cosine(step, plan.steps, args.weight_decay, end)
+    weight_decay = cosine_schedule(step, plan.steps, args.weight_decay, end)
     for group in optimizer.param_groups:
         frozen = step < group["frozen_epochs"] * plan.steps_per_epoch
         group["lr"] = 0.0 if frozen else args.learning_rate if group["constant_learning_rate"] else learning_rate
@@ -182,16 +182,9 @@ def cosine_with_warmup(step: int, total_steps: int, warmup_steps: int) -> float:
     """The factor on the learning rate at `step` of 0 … total_steps − 1: linear warm-up, then a cosine to 0."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
-    return _cosine(step - warmup_steps, max(1, total_steps - warmup_steps), 1.0, 0.0)
+    return cosine_schedule(step - warmup_steps, max(1, total_steps - warmup_steps), 1.0, 0.0)
 
 
-def cosine_momentum(step: int, total_steps: int, initial: float, final: float = 1.0) -> float:
-    """The target's momentum: from `initial` to `final` along a cosine (BYOL, arXiv 2006.07733 §3.3, with final 1).
-
-    Two equal values are a constant (MoCo, arXiv 1911.05722 §3.2).
-    """
-    return _cosine(step, total_steps, initial, final)
-
-
-def _cosine(step: int, total_steps: int, initial: float, final: float) -> float:
+def cosine_schedule(step: int, total_steps: int, initial: float, final: float) -> float:
+    """From `initial` to `final` along half a cosine; two equal values are a constant."""
     return final - (final - initial) * 0.5 * (1 + math.cos(math.pi * step / total_steps))

@@ -1,7 +1,6 @@
 """What a run says while it trains: a line for each evaluation, aligned, under the progress bar and in a log file."""
 
 from collections.abc import Mapping
-from statistics import fmean
 
 from tqdm import tqdm
 
@@ -25,23 +24,25 @@ class ProgressTable:
     J − M is the mean of the steps since the last one; MI is cos-DV, a lower bound, with its 95 % interval."""
 
     def __init__(self):
-        self.since: list[Mapping] = []
         self.begun = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self.total, self.steps, self.rate = 0.0, 0, None
 
     def __call__(self, record: Mapping) -> None:
         """Take in a record of `metrics.jsonl`; print it if it is one of an evaluation."""
         if "loss" in record:
-            self.since.append(record)
+            self.rate = record["images_per_second"]
+            if record["value"] is not None:
+                self.total, self.steps = self.total + record["value"], self.steps + 1
             return
         if not self.begun:
             self._print(heading.rjust(width) for heading, width, _ in _COLUMNS.values())
         self.begun = True
-        values = [step["value"] for step in self.since if step["value"] is not None]
-        rates = [step["images_per_second"] for step in self.since]
-        record = (
-            record | ({"value": fmean(values)} if values else {}) | ({"images_per_second": rates[-1]} if rates else {})
-        )
-        self.since = []
+        record = record | ({"value": self.total / self.steps} if self.steps else {})
+        record |= {} if self.rate is None else {"images_per_second": self.rate}
+        self._begin()
         self._print((text(record) if key in record else "").rjust(width) for key, (_, width, text) in _COLUMNS.items())
 
     @staticmethod
