@@ -14,15 +14,14 @@ schema's metadata says of which encoder, processor and data they are. To load on
 import sys
 from pathlib import Path
 
-from hf_mi_ssl.training import DownstreamParser, default_output_dir, encoder_name, parse_arguments, run_downstream
+from hf_mi_ssl.training import DownstreamParser, arguments_of, default_output_dir, encoder_name, run_downstream
 
 SOURCE = ("dataset_name", "data_files", "data_dir", "image_column_name", "label_column_name")
-FLAGS = (*SOURCE, "image_size", "dataloader_num_workers", "dataloader_timeout", "on_bad_image", "max_bad_fraction")
+FLAGS = (*SOURCE, "dataloader_num_workers", "dataloader_timeout", "on_bad_image", "max_bad_fraction")
 
 
 def main() -> None:
-    parser = DownstreamParser(__doc__, FLAGS)
-    parser.add_argument("--output_dir", help="default: representations/ in the encoder's directory")
+    parser = DownstreamParser(__doc__, FLAGS, output_dir="representations/ in the encoder's directory")
     parser.add_argument("--split", nargs="+", default=["train"], help="of the data set (default: train)")
     parser.add_argument("--projector", action="store_true", help="embeddings z as well; the encoder is a run's")
     own, left = parser.parse()
@@ -36,7 +35,7 @@ def main() -> None:
 
     encoder, spaces = load_spaces(own.model, own.projector)
     images = input_of(own.model)
-    args = parse_arguments(left, __doc__, image_size=images.pop("size", 224))
+    args = arguments_of(own, left, __doc__, images.pop("size", 224))
     output = Path(own.output_dir or default_output_dir(own.model) + "/representations")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for module in (encoder, *spaces.values()):

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_mi_ssl.errors import UserError
-from hf_mi_ssl.training import DATA_FLAGS, DownstreamParser, default_output_dir, parse_arguments, run_downstream
+from hf_mi_ssl.training import DownstreamParser, arguments_of, default_output_dir, run_downstream
 
 if TYPE_CHECKING:
     from hf_mi_ssl.data import Part
@@ -39,8 +39,7 @@ FLAGS = {
 
 
 def parse():
-    parser = DownstreamParser(__doc__, [flag for flag in DATA_FLAGS if flag != "output_dir"])  # not into the run
-    parser.add_argument("--output_dir", help="default: that of the encoder (of a Hub id runs/NAME), and -finetuned")
+    parser = DownstreamParser(__doc__, output_dir="that of the encoder, of a Hub id runs/NAME, and -finetuned")
     for flag, (default, kind, help) in FLAGS.items():
         nargs = {"nargs": "+"} if isinstance(default, list) else {}
         parser.add_argument(f"--{flag}", type=kind, default=default, help=f"{help} (default: %(default)s)", **nargs)
@@ -67,7 +66,7 @@ def main() -> None:
     from hf_mi_ssl.views import ViewRecipe
 
     encoder, images = load_encoder(own.model), input_of(own.model)
-    args = parse_arguments(left, __doc__, image_size=images.pop("size", 224))
+    args = arguments_of(own, left, __doc__, images.pop("size", 224))
     if own.random_encoder:
         encoder = build_seeded(args.seed, build_encoder, encoder.config)
     start, ending = ("random", "-random") if own.random_encoder else ("trained", "")

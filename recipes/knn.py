@@ -16,10 +16,10 @@ from pathlib import Path
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.training import (
     DownstreamParser,
+    arguments_of,
     data_of,
-    default_output_dir,
     evidence_of,
-    parse_arguments,
+    output_of,
     run_downstream,
 )
 
@@ -34,6 +34,7 @@ def main() -> None:
     own, left = parser.parse()
     if own.k < 1 or not own.temperature > 0:
         raise UserError(f"--k {own.k} and --temperature {own.temperature:g} must be above 0")
+    output = output_of(own)
     # What takes seconds to import, now that the arguments are known to be right.
     import torch
 
@@ -44,8 +45,7 @@ def main() -> None:
     from hf_mi_ssl.hub import update_card, write_evidence
 
     encoder, images = load_encoder(own.model), input_of(own.model)
-    size = images.pop("size", 224)
-    args = parse_arguments(left, __doc__, image_size=size, output_dir=default_output_dir(own.model))
+    args = arguments_of(own, left, __doc__, images.pop("size", 224))
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     train, test = represent_splits(encoder, **data_of(own.model, args), **images, device=device)
@@ -64,7 +64,7 @@ def main() -> None:
     print(f"knn_top1 {top1['value']:.4f} ({top1['low']:.4f} to {top1['high']:.4f}): {top1['protocol']}")
     for row in rows[1:]:
         print(f"{row['name']} {row['value']:.4g}")
-    path = Path(args.output_dir) / "knn.json"
+    path = output / "knn.json"
     write_evidence(path, evidence_of(own.model, args, device, rows))
     update_card(own.model, path, CARD)
     print(f"written to {path}")

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from hf_mi_ssl.training import (
     DownstreamParser,
+    arguments_of,
     data_of,
-    default_output_dir,
     evidence_of,
-    parse_arguments,
+    output_of,
     run_downstream,
 )
 
@@ -28,6 +28,7 @@ CARD = Path(__file__).resolve().parent.parent / "model_cards" / "pretraining_car
 
 def main() -> None:
     own, left = DownstreamParser(__doc__).parse()
+    output = output_of(own)
     # What takes seconds to import, now that the arguments are known to be right.
     import torch
 
@@ -37,8 +38,7 @@ def main() -> None:
     from hf_mi_ssl.hub import update_card, write_evidence
 
     encoder, images = load_encoder(own.model), input_of(own.model)
-    size = images.pop("size", 224)
-    args = parse_arguments(left, __doc__, image_size=size, output_dir=default_output_dir(own.model))
+    args = arguments_of(own, left, __doc__, images.pop("size", 224))
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     train, test = represent_splits(encoder, **data_of(own.model, args), **images, device=device)
@@ -54,7 +54,7 @@ def main() -> None:
     for row in rows:
         print(f"{row['name']} {row['value']:.4f} ({row['low']:.4f} to {row['high']:.4f}): {row['protocol']}")
     print("chosen: learning rate {linear_top1[chosen]:g}, penalty {ridge_top1[chosen]:g}".format(**found))
-    path = Path(args.output_dir) / "linear_probe.json"
+    path = output / "linear_probe.json"
     write_evidence(path, evidence_of(own.model, args, device, rows))
     update_card(own.model, path, CARD)
     print(f"written to {path}")

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.evaluation import accuracy_interval, input_of, linear_probe, represent_splits, ridge_probe
 from hf_mi_ssl.evaluation.linear_probe import LEARNING_RATES, PENALTIES, _ridge
 from hf_mi_ssl.hub import export_encoder
+from hf_mi_ssl.training import output_of
 from tests import runs
 from tests.conftest import small_model
 
@@ -128,6 +130,27 @@ def test_evidence_of_another_encoder_is_set_aside(exported, folder, tmp_path):
     assert {row["seed"] for row in written(tmp_path / "out", "knn")["evaluations"]} == {0}
     (aside,) = (tmp_path / "out").glob("knn.before-*.json")
     assert json.loads(aside.read_text())["encoder"] == exported.name
+
+
+@pytest.mark.parametrize("name", ["knn", "linear_probe"])
+def test_the_data_of_another_run_bring_neither_its_place_nor_its_image_size(
+    name, exported, folder, tmp_path, monkeypatch
+):
+    """The card of a run shows what lies beside it."""
+    run = shutil.copytree(exported, tmp_path / "run")
+    theirs = {"data_dir": str(folder), "output_dir": str(run), "image_size": 32, "dataset_name": "imagefolder"}
+    (run / "training_args.json").write_text(json.dumps(theirs))
+    other, data = shutil.copytree(exported, tmp_path / "other"), ["--config", run / "training_args.json", *LOADS[2:]]
+    assert recipe(name, "--model", other, *data) == 0
+    assert not (run / f"{name}.json").exists()
+    assert {row["image_size"] for row in written(other, name)["evaluations"]} == {16}
+    assert recipe(name, "--model", other, *data, "--output_dir", run) == 2
+    (run / "training_args.json").write_text(json.dumps(theirs | {"hub_model_id": "me/model"}))
+    monkeypatch.chdir(tmp_path)
+    assert output_of(Namespace(model="me/model", output_dir=str(run))) == run  # the same one, published
+    shutil.copytree(run, tmp_path / "runs" / "model")
+    with pytest.raises(UserError, match="runs/model holds another encoder"):
+        output_of(Namespace(model="you/model", output_dir=None))
 
 
 @pytest.mark.parametrize("name", ["knn", "linear_probe", "finetune", "estimate_mi", "surrogate_report"])

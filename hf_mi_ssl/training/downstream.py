@@ -14,6 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..errors import MALFORMED, NOT_WRITTEN, ExitCode, UserError, log_to_terminal, printable, unknown
 from .arguments import PretrainingArguments
+from .parsing import parse_arguments
 
 if TYPE_CHECKING:
     import torch
@@ -21,9 +22,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DATA_FLAGS = ("dataset_name", "data_files", "data_dir", "train_split", "eval_split", "image_column_name",
-              "label_column_name", "image_size", "streaming", "data_placement", "data_cache_dir",
-              "dataloader_num_workers", "dataloader_timeout", "on_bad_image", "max_bad_fraction", "seed",
-              "output_dir")  # fmt: skip
+              "label_column_name", "streaming", "data_placement", "data_cache_dir", "dataloader_num_workers",
+              "dataloader_timeout", "on_bad_image", "max_bad_fraction", "seed")  # fmt: skip
 
 
 class RecipeParser(argparse.ArgumentParser):
@@ -38,17 +38,22 @@ class RecipeParser(argparse.ArgumentParser):
 
 
 class DownstreamParser(RecipeParser):
-    """`--model` and the recipe's own flags; what `parse` leaves over are data flags, for `parse_arguments`.
+    """`--model`, `--image_size`, `--output_dir` and the recipe's own flags; what `parse` leaves over are data flags,
+    for `arguments_of`.
 
-    `data_flags` are those that the recipe takes, also from the arguments of a run by `--config`.
+    `data_flags` are those that the recipe takes, also from the arguments of a run by `--config`: its data, and neither
+    the size of its encoder's images nor the place of its results.
     """
 
-    def __init__(self, description: str, data_flags: Sequence[str] = DATA_FLAGS):
+    def __init__(
+        self,
+        description: str,
+        data_flags: Sequence[str] = DATA_FLAGS,
+        output_dir: str = "the encoder's directory; of a Hub id, runs/ and its name",
+    ):
         of_field = {field.name: field.metadata["help"] for field in fields(PretrainingArguments) if field.metadata}
-        of_field["image_size"] = "side of the images in pixels; default: what the encoder's image processor says"
         of_field["train_split"] = "split to learn from"
         of_field["seed"] = "of what chooses, of few labels and of the order of batches"
-        of_field["output_dir"] = "default: the encoder's directory; of a Hub id, runs/ and its name"
         of_field["label_column_name"] = "column of the labels; default: the only label column"
         of_field["config"] = "YAML or JSON file of flags, e.g. the training_args.json of a run: its data"
         self.flags = [f"--{name}" for name in (*data_flags, "config")]
@@ -57,6 +62,9 @@ class DownstreamParser(RecipeParser):
             epilog="the data:\n" + "\n".join(f"  {flag:25} {of_field[flag[2:]]}" for flag in self.flags),
         )
         self.add_argument("--model", required=True, help="directory or Hub id of an encoder")
+        size = "side of the images in pixels (default: what the encoder's image processor says)"
+        self.add_argument("--image_size", type=int, help=size)
+        self.add_argument("--output_dir", help=f"where the results go (default: {output_dir})")
 
     def parse(self, argv: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
         """The own flags, and the others. Raises UserError for a flag that would do nothing here."""
@@ -91,6 +99,29 @@ def run_downstream(main: Callable[[], int | None]) -> int:
 def default_output_dir(model: str) -> str:
     """The encoder's directory; of a Hub id, `runs/` and its name."""
     return model if Path(model).is_dir() else f"runs/{model.split('/')[-1]}"
+
+
+def arguments_of(own: argparse.Namespace, left: list[str], description: str, size: int) -> PretrainingArguments:
+    """The data flags, with images of `--image_size`, else of this `size`, the encoder's."""
+    size = size if own.image_size is None else own.image_size
+    return parse_arguments([*left, "--image_size", str(size)], description)
+
+
+def output_of(own: argparse.Namespace) -> Path:
+    """`--output_dir`, or the default one.
+
+    Raises:
+        UserError: if another encoder lies there: the card of a run shows what lies beside it.
+    """
+    output = Path(own.output_dir or default_output_dir(own.model))
+    try:
+        published = json.loads((output / "training_args.json").read_text()).get("hub_model_id")
+    except (OSError, *MALFORMED):
+        published = None
+    another = output.resolve() != Path(own.model).resolve() and published != own.model
+    if another and (output / "config.json").exists():
+        raise UserError(f"{output} holds another encoder, whose card would show these results: give an --output_dir")
+    return output
 
 
 def encoder_name(model: str) -> str:
