@@ -51,6 +51,13 @@ def test_the_data_set_is_named_with_its_licence_and_local_data_without_their_pla
     assert "without labels on a folder of images by" in card
 
 
+def test_a_start_from_trained_weights_is_said(tmp_path):
+    assert "An image encoder trained without labels on" in render_card(write_run(tmp_path, RESULTS), TEMPLATE)
+    for start, said in (("microsoft/resnet-18", "microsoft/resnet-18"), ("./secret", "another encoder")):
+        card = render_card(write_run(tmp_path, RESULTS, {"init_from": start}), TEMPLATE)
+        assert f"An image encoder trained further, without labels, from {said}, which may have seen labels, on" in card
+
+
 class Page:
     """What the Hub says of a data set."""
 

@@ -99,16 +99,17 @@ def test_a_vit_of_moco_v3(tmp_path):
     assert columns["joint"]["expected_score"] == pytest.approx(0.8)
 
 
-def test_an_architecture_of_timm(tmp_path):
+@pytest.mark.parametrize(("architecture", "classifier"), [("test_resnet", "fc"), ("test_convnext", "head.fc")])
+def test_an_architecture_of_timm(architecture, classifier, tmp_path):
     torch.manual_seed(0)
-    net = settle(timm.create_model("test_resnet", num_classes=7))
+    net = settle(timm.create_model(architecture, num_classes=7))
     save_file(net.state_dict(), tmp_path / "model.safetensors")
     with pytest.raises(UserError, match="--encoder timm/"):
         import_checkpoint(tmp_path / "model.safetensors")
-    imported = import_checkpoint(tmp_path / "model.safetensors", encoder="timm/test_resnet", image_size=64)
+    imported = import_checkpoint(tmp_path / "model.safetensors", encoder=f"timm/{architecture}", image_size=64)
     expected = net.forward_head(net.forward_features(pixels()), pre_logits=True).detach()
     torch.testing.assert_close(h(imported, pixels()), expected, rtol=1e-5, atol=1e-5)
-    assert imported.left == ["fc.bias", "fc.weight"]
+    assert imported.left == [f"{classifier}.bias", f"{classifier}.weight"]
 
 
 def test_what_a_checkpoint_cannot_tell_is_the_publishers_default(tmp_path):

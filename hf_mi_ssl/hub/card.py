@@ -55,6 +55,9 @@ def render_card(run_dir: str | Path, template_path: str | Path, *, model_id: str
         "method": escaped(results.get("method")),
         **{key: number(results.get(key)) for key in ("steps", "images_seen", "seed")},
         "encoder": escaped(public(results.get("encoder"))),
+        "started": (escaped(public(arguments["init_from"])) or "another encoder")
+        if arguments.get("init_from")
+        else "",
         "dataset": evidence.corpus(results.get("dataset")),
         "licence": escaped(results.get("dataset_license")),
         "kind": row.get("kind"),

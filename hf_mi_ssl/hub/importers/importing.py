@@ -1,6 +1,5 @@
 """From a checkpoint to an encoder with everything that is known of it, and from there to a directory that loads."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from transformers import PreTrainedModel
 
 from ...encoders import build_encoder, encoder_config
 from ...errors import UserError
+from ...files import digest
 from ..evidence import read_object, replace_text
 from ..export import export_encoder
 from ..text import escaped
@@ -112,7 +112,8 @@ def _timm(weights: dict[str, Tensor], name: str, size: int, extra: dict) -> tupl
     config = encoder_config(name, size)
     config.model_args = (config.model_args or {}) | extra
     model = build_encoder(config).eval()
-    classifier = [key for key in weights if CLASSIFIER.match(key)]
+    own = model.state_dict()  # some have a norm below `head`
+    classifier = [key for key in weights if CLASSIFIER.match(key) and f"timm_model.{key}" not in own]
     fill(model, {f"timm_model.{key}": value for key, value in weights.items() if key not in classifier}, [])
     return model, classifier
 
@@ -122,13 +123,11 @@ def write_imported(imported: Imported, directory: str | Path, checkpoint: str | 
     `--config` of the pre-training recipes, and the card."""
     directory, checkpoint = Path(directory), Path(checkpoint)
     export_encoder(imported.encoder, directory, image_size=imported.image_size, mean=imported.mean, std=imported.std)
-    with checkpoint.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     about = {
         "source": imported.source,
         "publisher": SOURCES[imported.source].about,
         "checkpoint": checkpoint.name,
-        "sha256": digest,
+        "sha256": (sha256 := digest(checkpoint, "sha256")),
         "image_size": imported.image_size,
         "mean": imported.mean,
         "std": imported.std,
@@ -149,7 +148,7 @@ def write_imported(imported: Imported, directory: str | Path, checkpoint: str | 
         card_data=data.to_yaml(),
         publisher=about["publisher"],
         checkpoint=escaped(checkpoint.name),
-        digest=digest,
+        digest=sha256,
         kind=kind,
         parameters=f"{parameters:,}",
         image_size=imported.image_size,
