@@ -4,6 +4,7 @@ SDMI has columns that JMI lacks (predictor, target), so combinations that mean n
 There is no `from __future__ import annotations` here: it would switch the type checks of `@strict` off.
 """
 
+import inspect
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
@@ -11,7 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 
 from . import encoders
-from .errors import UserError, unknown
+from .errors import UserError, refuse_unknown
 from .mi import CRITICS, JOINT_TERMS, MARGINAL_TERMS
 
 # What transformers itself writes into or passes to a configuration beside its fields.
@@ -74,9 +75,8 @@ class MISSLConfig(PreTrainedConfig):
     sub_configs = {"encoder_config": AutoConfig}
 
     def __post_init__(self, **kwargs):
-        for name in kwargs:
-            if name not in _FOREIGN_KEYS:
-                raise unknown(f"column of {type(self).__name__}", name, self.columns())
+        ours = [name for name in kwargs if name not in _FOREIGN_KEYS]
+        refuse_unknown(f"column of {type(self).__name__}", ours, self.columns())
         if self.encoder_config is None:
             self.encoder_config = encoders.encoder_config("resnet_tiny", image_size=64)
         elif isinstance(self.encoder_config, dict):
@@ -109,9 +109,7 @@ class MISSLConfig(PreTrainedConfig):
                 f"{name!r} is a method of {row.paradigm.upper()}: use {recipe}, "
                 f"or one of {cls.model_type.upper()}: {peers}"
             )
-        for column in columns:
-            if column not in cls.columns():
-                raise unknown(f"column of {cls.__name__}", column, cls.columns())
+        refuse_unknown(f"column of {cls.__name__}", columns, cls.columns())
         try:
             return cls(method=name, **(row.columns | columns))
         except StrictDataclassError as error:  # wraps what a check raised; its own text is many lines
@@ -119,18 +117,22 @@ class MISSLConfig(PreTrainedConfig):
 
     @property
     def formulas(self) -> dict[str, str]:
-        """The formula of the critic and of each term, by name."""
-        from .methods import formulas
-
-        return formulas(self.critic, self.joint, self.marginal)
+        """The formula of the critic and of each term, by name: the first line of its docstring."""
+        terms = {self.critic: CRITICS[self.critic]} | {name: JOINT_TERMS[name] for name in self.joint}
+        terms |= {name: MARGINAL_TERMS[name] for name in self.marginal}
+        return {name: inspect.getdoc(term).splitlines()[0] for name, term in terms.items()}
 
     @property
     def kind(self) -> str:
-        """`bound` if J − M of these columns is known to be a lower bound on mutual information, else `surrogate`."""
-        from .methods import METHODS, kind_of
+        """`bound` if J − M of these columns is known to be a lower bound on mutual information, else `surrogate`: a
+        critic and a temperature of one's own keep a row's bound a bound; other terms, weights or a predictor need not.
+        """
+        from .methods import METHODS
 
+        row = METHODS.get(self.method)
         predictor = getattr(self, "predictor_hidden_size", None) is not None
-        return kind_of(self.method, self.joint, self.marginal, predictor) if self.method in METHODS else "surrogate"
+        same = row and (self.joint, self.marginal) == (row.columns["joint"], row.columns["marginal"])
+        return row.kind if same and predictor == ("predictor_hidden_size" in row.columns) else "surrogate"
 
     @property
     def facts(self) -> dict:
@@ -141,9 +143,9 @@ class MISSLConfig(PreTrainedConfig):
         return {"formulas": self.formulas, "kind": self.kind, "arxiv": row.arxiv, "relations": row.relations}
 
     def validate_terms(self):
-        _known("critic", [self.critic], CRITICS)
-        _known("joint term", self.joint, JOINT_TERMS)
-        _known("marginal term", self.marginal, MARGINAL_TERMS)
+        refuse_unknown("critic", [self.critic], CRITICS)
+        refuse_unknown("joint term", self.joint, JOINT_TERMS)
+        refuse_unknown("marginal term", self.marginal, MARGINAL_TERMS)
         for name, weight in (*self.joint.items(), *self.marginal.items()):
             if not abs(weight) <= 1e6:  # beyond, terms overflow
                 raise UserError(f"the weight of {name} must be a number up to 1e6, got {str(weight)[:20]}")
@@ -242,9 +244,3 @@ def _positive(config, column: str, at_least: float = 0) -> None:
 def _temperature(config, column: str) -> None:
     if not 1e-6 <= getattr(config, column) <= 1e6:  # beyond, scores are all alike or overflow
         raise UserError(f"{column} must be above 0, from 1e-6 to 1e6, got {getattr(config, column)}")
-
-
-def _known(kind: str, names, registry) -> None:
-    for name in names:
-        if name not in registry:
-            raise unknown(kind, name, registry)

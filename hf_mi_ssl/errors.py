@@ -35,10 +35,7 @@ class ExitCode(IntEnum):
     LOCKED = 73, "another run that is still going writes to the same `--output_dir`"
     NOT_WRITTEN = 74, "the disk is full or refuses to be written to; the last good checkpoint is intact"
     STOPPED = 75, "asked to stop (SIGTERM, SIGINT, SIGUSR1, `--max_hours`); saved: resume it"
-    NOT_FINITE = (
-        76,
-        "gradients that stay not finite, or embeddings that are; the last good checkpoint is named",
-    )
+    NOT_FINITE = 76, "gradients that stay not finite, or embeddings that are; the last good checkpoint is named"
 
 
 class UserError(ValueError):
@@ -73,6 +70,14 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
     return UserError(f"unknown {kind} {name!r}; {hint}")
+
+
+def refuse_unknown(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raises the error of `unknown` for the first of the names that does not exist."""
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise unknown(kind, name, known)
 
 
 def markdown_table() -> str:

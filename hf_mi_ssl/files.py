@@ -51,7 +51,7 @@ def discard(path: Path) -> None:
     shutil.rmtree(path) if is_directory(path) else path.unlink(missing_ok=True)
 
 
-def digest(path: Path, kind: Callable = xxhash.xxh3_128) -> str:
+def digest(path: Path, kind: str | Callable = xxhash.xxh3_128) -> str:
     """Tells damage, at the rate of memory; whoever can write the file can write its manifest, so no more is asked."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, kind).hexdigest()

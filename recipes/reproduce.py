@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from hf_mi_ssl.errors import unknown
+from hf_mi_ssl.errors import refuse_unknown
 from hf_mi_ssl.training import RecipeParser, run_downstream
 
 RESULTS = Path(__file__).resolve().parent.parent / "model_cards" / "results"
@@ -37,12 +37,8 @@ def main() -> int:
     from reproducing.running import run_all
 
     matrix = read_matrix(args.matrix)
-    for name in args.methods or ():
-        if name not in matrix["methods"]:
-            raise unknown("method of this matrix", name, matrix["methods"])
-    for name in args.datasets or ():
-        if name not in matrix["datasets"]:
-            raise unknown("data set of this matrix", name, matrix["datasets"])
+    refuse_unknown("method of this matrix", args.methods or (), matrix["methods"])
+    refuse_unknown("data set of this matrix", args.datasets or (), matrix["datasets"])
     runs = declared_runs(matrix, args.output_dir, args.data_files, args.datasets)
     chosen = [run for run in runs if run.method in (args.methods or matrix["methods"])]
     chosen = [run for run in chosen if run.dataset in (args.datasets or matrix["datasets"])]

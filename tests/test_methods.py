@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModel, AutoModelForPreTraining
 
 from hf_mi_ssl.errors import UserError
-from hf_mi_ssl.methods import METHODS, describe, formulas, get_method, main, markdown_table
+from hf_mi_ssl.methods import METHODS, describe, get_method, main, markdown_table
 from tests.conftest import forward, small_config, small_model
 
 
@@ -25,8 +25,11 @@ def test_a_row_is_json(method):
     row = METHODS[method]
     assert json.loads(json.dumps(row.columns)) == row.columns
     assert row.kind in ("bound", "surrogate")
-    names = {key: row.columns[key] for key in ("critic", "joint", "marginal")}
-    assert set(formulas(**names)) == {names["critic"], *names["joint"], *names["marginal"]}
+    assert set(small_config(method).formulas) == {
+        row.columns["critic"],
+        *row.columns["joint"],
+        *row.columns["marginal"],
+    }
 
 
 def test_only_the_terms_of_a_bound_are_called_a_bound(method):

@@ -19,7 +19,6 @@ from ..errors import UserError
 from ..files import whole
 
 logger = logging.getLogger(__name__)
-POLICIES = ("skip", "error")
 _DRAWS = 100  # in which nothing readable was found
 _NAMED = 10  # bad images that are named in the log; all are in the list
 _FIRST = 1000  # images of a stream of unknown length over which a fraction begins to mean something

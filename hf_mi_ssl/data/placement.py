@@ -17,7 +17,6 @@ from .shapes import ShapesCorpus
 from .store import ImageStore
 
 logger = logging.getLogger(__name__)
-PLACEMENTS = ("auto", "device", "memory", "stream")
 
 
 def room_for_pixels(device: torch.device) -> int:

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from .. import counter
-from ..errors import unknown
+from ..errors import refuse_unknown
 
 SPLIT_SIZES = {"train": 4096, "test": 1024}
 GLYPHS = ("disc", "ring", "square", "triangle", "star", "cross", "crescent", "bars")
@@ -170,13 +170,6 @@ def shapes(n: int, size: int = 64, seed: int = 0, split: str = "train") -> tuple
     return shapes_at(torch.arange(n), size, seed, split)
 
 
-def _check_shared(share: Iterable[str]) -> set[str]:
-    for name in share:
-        if name not in CARDINALITIES:
-            raise unknown("shared factor", name, CARDINALITIES)
-    return set(share)
-
-
 def shapes_pairs(
     n: int, size: int = 64, seed: int = 0, share: Iterable[str] = ("content", "style")
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -185,12 +178,12 @@ def shapes_pairs(
     Returns images a and b, uint8 (n, 3, size, size) each, and the shared factors, int64 (n,) each. Raises `UserError`
     for a name that is not in `CARDINALITIES`.
     """
-    shared = _check_shared(share := tuple(share))
+    refuse_unknown("shared factor", share := tuple(share), CARDINALITIES)
 
     def view(name: str) -> dict[str, Tensor]:
         return _draw_factors(
             torch.arange(n),
-            lambda factor: ("shapes pairs", seed) if factor in shared else ("shapes pairs", seed, name),
+            lambda factor: ("shapes pairs", seed) if factor in share else ("shapes pairs", seed, name),
         )
 
     a, b = view("a"), view("b")
@@ -207,7 +200,8 @@ def mutual_information(share: Iterable[str] = ("content", "style")) -> float:
     Augmented views of *one* image have no such value: they also share its noise, blobs and background, to an
     extent that no formula gives.
     """
-    return sum(math.log(CARDINALITIES[name]) for name in _check_shared(tuple(share)))
+    refuse_unknown("shared factor", share := set(share), CARDINALITIES)
+    return sum(math.log(CARDINALITIES[name]) for name in share)
 
 
 class ShapesCorpus:
@@ -218,8 +212,7 @@ class ShapesCorpus:
     label_names = list(GLYPHS)
 
     def __init__(self, split: str, seed: int = 0):
-        if split not in SPLIT_SIZES:
-            raise unknown("split of 'shapes'", split, SPLIT_SIZES)
+        refuse_unknown("split of 'shapes'", [split], SPLIT_SIZES)
         self.split = split
         self.seed = seed
         self.fingerprint = f"shapes-{split}-{SPLIT_SIZES[split]}-seed{seed}"

@@ -20,7 +20,7 @@ from transformers import (
     ResNetConfig,
 )
 
-from ..errors import UserError, unknown
+from ..errors import UserError, refuse_unknown, unknown
 from .configuration_mi_resnet import MIResNetConfig
 from .downloads import locate, refuse_damaged, refuse_endless, refuse_fetching, refuse_fetching_file, refuse_inexact
 
@@ -77,8 +77,7 @@ def encoder_config(name: str, image_size: int) -> PreTrainedConfig:
     """
     if name.startswith("timm/"):
         return _timm_config(name.removeprefix("timm/"), image_size)
-    if name not in ENCODERS:
-        raise unknown("encoder", name, [*ENCODERS, "timm/<architecture>"])
+    refuse_unknown("encoder", [name], [*ENCODERS, "timm/<architecture>"])
     return ENCODERS[name](image_size)
 
 

@@ -1,7 +1,6 @@
 """Which directory or Hub repository a name means, and whether what is there is what was sent, and all that a model
 needs."""
 
-import hashlib
 import json
 import logging
 import re
@@ -17,6 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
 from ..errors import UserError
+from ..files import digest
 
 _LAYERS = 1000
 _CONFIG_BYTES = 2**24  # tens of thousands of classes with their names
@@ -83,9 +83,7 @@ def refuse_damaged(name: str) -> None:
         blob = weights.resolve()
         if not blob.is_file() or not re.fullmatch("[0-9a-f]{64}", blob.name):
             continue
-        with blob.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != blob.name:
+        if digest(blob, "sha256") != blob.name:
             blob.unlink()
             raise UserError(f"{weights.name} of {name!r} arrived damaged and was removed: try again", exit_code=1)
 

@@ -97,17 +97,13 @@ def jsd_of_mi(mi: float) -> float:
 
 
 def mi_of_jsd(jsd: float) -> float:
-    """Ξ⁻¹(JSD): the least MI, in nats, that a Jensen–Shannon divergence implies, by bisection; 30 where it saturates.
+    """Ξ⁻¹(JSD): the least MI, in nats, that a Jensen–Shannon divergence implies, 30 where it saturates.
 
     A sample's negative value goes on along the tangent at 0, so that errors keep their size there.
     """
     if jsd <= 0:
         return 2 * jsd / math.log(2)
-    low, high = 0.0, 30.0
-    while high - low > 1e-9:
-        middle = (low + high) / 2
-        low, high = (middle, high) if jsd_of_mi(middle) < jsd else (low, middle)
-    return high
+    return root(lambda mi: (jsd - jsd_of_mi(mi), -math.exp(-mi) * math.log1p(math.exp(mi)) / 2), 0.0, 30.0)
 
 
 @lru_cache

@@ -47,7 +47,7 @@ def leading(z: Tensor) -> Map:
         return partial(_affine, mean=z.mean(0), matrix=torch.ones_like(z[0]))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        directions = torch.svd_lowrank(z - z.mean(0), most)[2]
+        directions = torch.svd_lowrank((z - z.mean(0)).cpu(), most)[2].to(z)  # it draws where the tensor is
     return partial(_affine, mean=z.mean(0), matrix=directions)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .. import counter
-from ..errors import unknown
+from ..errors import refuse_unknown
 from ..mi import bounds
 from .coordinates import Coordinates, normal_scores
 from .learned import LearnedCritic, Member, Network, Split, exponential_sums
@@ -107,8 +107,7 @@ class TrainedCritic(LearnedCritic):
 
     def __init__(self, objective: str = "info_nce", seed: int = 0):
         super().__init__(seed)
-        if objective not in OBJECTIVES:
-            raise unknown("objective", objective, OBJECTIVES)
+        refuse_unknown("objective", [objective], OBJECTIVES)
         self.objective = objective
 
     def train(self, train: Split, validation: Split) -> list[Member]:

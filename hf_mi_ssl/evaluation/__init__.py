@@ -2,11 +2,11 @@
 
 from .collapse import Alarm
 from .figures import mi_figure, quality_figure, training_figure
-from .frozen import Represented, input_of, represent, represent_splits
+from .frozen import input_of, represent, represent_splits
 from .growth import growth_verdicts, paired_errors
 from .held_out import Evaluation
-from .knn import KNN_PROTOCOL, knn_predict, knn_protocol
-from .linear_probe import LinearProbeResult, accuracy_interval, linear_probe, ridge_probe, selection_split
+from .knn import knn_predict, knn_protocol
+from .linear_probe import accuracy_interval, linear_probe, ridge_probe, selection_split
 from .maps import draw_maps
 from .spectrum import (
     alignment,
@@ -28,11 +28,8 @@ from .spectrum import (
 from .summary import draw_figures, summary_table
 
 __all__ = [
-    "KNN_PROTOCOL",
     "Alarm",
     "Evaluation",
-    "LinearProbeResult",
-    "Represented",
     "accuracy_interval",
     "alignment",
     "alpha_req",

@@ -1,6 +1,5 @@
 """Representations of a whole split as a parquet file that `datasets` loads."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 from itertools import islice
@@ -15,7 +14,7 @@ from transformers import PreTrainedModel
 
 from ..encoders import load_encoder, representation_size
 from ..errors import UserError
-from ..files import whole
+from ..files import digest, whole
 from ..modeling_base import MISSLForPreTraining
 from .saved import load_saved
 
@@ -38,7 +37,7 @@ def revision_of(name: str) -> str | dict[str, str]:
     if not Path(name).is_dir():
         return Path(try_to_load_from_cache(name, "config.json")).parent.name  # snapshots/<commit>/config.json
     weights = sorted(Path(name).glob("*.safetensors"))
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in weights}
+    return {file.name: digest(file, "sha256") for file in weights}
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from ..views import RandomViews, ViewRecipe, clean_view
 from .batch_norm import Branches, with_statistics
 from .geometry import Measured, costly_geometry, measured_geometry, tracked_geometry
 from .growth import paired_errors
-from .knn import KNN_PROTOCOL, knn_predict
+from .knn import knn_predict, knn_protocol
 from .linear_probe import accuracy_interval, linear_probe
 from .passes import free_bytes, map_images
 from .spectrum import nc1
@@ -150,7 +150,7 @@ class Evaluation:
         rows = torch.arange(process_index() * share, (process_index() + 1) * share).clamp_max(len(test[0]) - 1)
         asked = knn_predict(*train, test[0][rows.to(test[0].device)], len(self.classes))
         predictions = gather(asked.to(self.device))[: len(test[0])].to(test[1].device)
-        protocol = f"{KNN_PROTOCOL}, among {len(train[0]):,} of train"
+        protocol = f"{knn_protocol()}, among {len(train[0]):,} of train"
         return int((predictions == test[1]).sum()), len(predictions), protocol
 
     def _linear(self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> tuple[int, int, str]:

@@ -12,9 +12,6 @@ def knn_protocol(k: int = 20, temperature: float = 0.07) -> str:
     return f"cosine kNN on clean images, k = {k} (all when fewer), votes weighted by exp(cosine / {temperature:g})"
 
 
-KNN_PROTOCOL = knn_protocol()
-
-
 def knn_predict(
     train: Tensor,
     train_labels: Tensor,

@@ -2,18 +2,16 @@
 
 from . import sdmi_rows, jmi_rows  # isort: skip  # the order of the table
 from .printing import describe, main, markdown_table, summary
-from .registry import METHODS, Method, formulas, get_method, import_file, jmi, kind_of, sdmi
+from .registry import METHODS, Method, get_method, import_file, jmi, sdmi
 
 __all__ = [
     "METHODS",
     "Method",
     "describe",
-    "formulas",
     "get_method",
     "import_file",
     "jmi",
     "jmi_rows",
-    "kind_of",
     "main",
     "markdown_table",
     "sdmi",

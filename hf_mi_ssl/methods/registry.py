@@ -5,12 +5,11 @@ A row gives the columns of `SDMIConfig` or `JMIConfig` in which the method diffe
 """
 
 import importlib.util
-import inspect
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import UserError, unknown
+from ..errors import UserError, refuse_unknown
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,7 @@ def get_method(name: str) -> Method:
     Raises:
         UserError: if there is none; the text gives the nearest name.
     """
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
+    refuse_unknown("method", [name], METHODS)
     return METHODS[name]
 
 
@@ -89,27 +87,3 @@ def import_file(path: str) -> None:
     except Exception as error:
         del sys.modules[name]
         raise UserError(f"--import {path}: {type(error).__name__}: {error}") from error
-
-
-def formula_of(term: object) -> str:
-    """The first line of a term's or critic's docstring, which is its formula."""
-    return inspect.getdoc(term).splitlines()[0]
-
-
-def formulas(critic: str, joint: dict, marginal: dict) -> dict[str, str]:
-    """The formula of the critic and of each of the terms, by name."""
-    from ..mi import CRITICS, JOINT_TERMS, MARGINAL_TERMS  # torch, which the rows do without
-
-    sources = {critic: CRITICS[critic]}
-    sources |= {name: JOINT_TERMS[name] for name in joint}
-    sources |= {name: MARGINAL_TERMS[name] for name in marginal}
-    return {name: formula_of(source) for name, source in sources.items()}
-
-
-def kind_of(method: str, joint: dict, marginal: dict, predictor: bool) -> str:
-    """Whether J − M of these columns is a `bound`: only if they are the columns of a row that is one. A critic and a
-    temperature of one's own keep a bound a bound; other terms, other weights or a predictor need not."""
-    row = get_method(method)
-    same = (joint, marginal) == (row.columns["joint"], row.columns["marginal"])
-    same = same and predictor == ("predictor_hidden_size" in row.columns)
-    return "bound" if row.kind == "bound" and same else "surrogate"

@@ -52,17 +52,14 @@ class Sinkhorn(nn.Module):
         """Nothing to learn: the codes are those of the batch."""
 
 
-class AsTheyAre(nn.Module):
+class NoAssignment(nn.Identity):
     """t -> t."""
-
-    def forward(self, t: Tensor) -> Tensor:
-        return t
 
     def observe(self, *t: Tensor) -> None:
         """Nothing to learn."""
 
 
-class NearestNeighbor(AsTheyAre):
+class NearestNeighbor(NoAssignment):
     """t -> its nearest neighbour in the queue (NNCLR, arXiv 2104.14548, eq. 2)."""
 
     def __init__(self, queue: Queue):
@@ -76,7 +73,7 @@ class NearestNeighbor(AsTheyAre):
 def build_assignment(name: str, temperature: float, num_prototypes: int | None, queue: Queue | None) -> nn.Module:
     """The assignment of that name."""
     return {
-        "none": AsTheyAre,
+        "none": NoAssignment,
         "centering": lambda: Centering(temperature, num_prototypes),
         "sinkhorn": lambda: Sinkhorn(temperature),
         "nearest_neighbor": lambda: NearestNeighbor(queue),

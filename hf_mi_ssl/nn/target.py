@@ -10,14 +10,11 @@ import torch
 from torch import Tensor, nn
 
 
-class ResetTarget(nn.Module):
+class ResetTarget(nn.Identity):
     """ξ ← θ after every step: the target is the online branch, and the stop-gradient is all that sets it apart."""
 
     phases = ("E",)
     has_own_encoder = False
-
-    def forward(self, online_embedding: Tensor) -> Tensor:
-        return online_embedding
 
     def follow(self, online: Iterable[nn.Module], momentum: float) -> None:
         """Nothing to move."""

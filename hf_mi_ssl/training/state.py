@@ -1,7 +1,6 @@
 """What a run is at the end of a step: saving it, and going on from it."""
 
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -16,6 +15,7 @@ from torch import nn
 from ..counter import bits
 from ..distributed import process_index
 from ..errors import MALFORMED, ExitCode, UserError
+from ..files import digest
 from .arguments import PretrainingArguments
 from .checkpoints import latest_checkpoint, save_checkpoint
 from .optimization import check_state
@@ -49,7 +49,7 @@ class TrainingState:
         self.limit, self.steps = args.checkpoints_total_limit, plan.steps
         numbers = {"global_batch_size": plan.global_batch, "images_at_once": plan.at_once}
         numbers["num_images"] = plan.num_images
-        digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in args.imported]
+        digests = [digest(Path(file), "sha256") for file in args.imported]
         numbers |= {"imported_sha256": digests} if digests else {}
         self.found = found or {}
         self.identity = json.loads(json.dumps(args.identity() | numbers | self.found))

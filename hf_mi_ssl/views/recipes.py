@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from ..errors import UserError, unknown
+from ..errors import UserError, refuse_unknown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -92,8 +92,7 @@ def view_recipes(name: str, image_size: int) -> tuple[ViewRecipe, ViewRecipe]:
 
     Raises UserError for an unknown name and when `image_size` is not positive.
     """
-    if name not in VIEW_RECIPES:
-        raise unknown("views", name, VIEW_RECIPES)
+    refuse_unknown("views", [name], VIEW_RECIPES)
     # Small images, nearer to 64 pixels than to 96, are not blurred: CIFAR-10 in SimCLR (arXiv 2002.05709 §B.9) and
     # SimSiam (arXiv 2011.10566 §D).
     unblurred = {"blur": 0.0} if image_size <= 80 else {}

@@ -10,7 +10,7 @@ import yaml
 from finetune import FLAGS
 
 from hf_mi_ssl import JMIConfig, SDMIConfig
-from hf_mi_ssl.errors import UserError, unknown
+from hf_mi_ssl.errors import UserError, refuse_unknown, unknown
 from hf_mi_ssl.methods import METHODS, get_method
 from hf_mi_ssl.training import PretrainingArguments, latest_checkpoint, parse_arguments
 
@@ -125,9 +125,7 @@ def declared_finetunes(declared: dict) -> list[dict]:
     known = {"label_fractions", "random_encoder", *flags} - {"label_fraction"}
     if not isinstance(at_random := declared.get("random_encoder", False), bool):
         raise UserError(f"`finetune` of a matrix: random_encoder must be true or false, got {at_random!r}")
-    for name in rest:
-        if name not in known:
-            raise unknown("flag of a matrix's `finetune`", name, sorted(known))
+    refuse_unknown("flag of a matrix's `finetune`", rest, known)
     found = []
     for fraction in declared.get("label_fractions") or ([1.0] if declared else []):
         settings = {}

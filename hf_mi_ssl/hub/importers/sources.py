@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...errors import UserError, unknown
+from ...errors import UserError, refuse_unknown
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,7 @@ def find_source(weights: dict[str, Tensor], name: str | None = None) -> str:
         UserError: for an unknown name.
     """
     if name is not None:
-        if name not in SOURCES:
-            raise unknown("source", name, SOURCES)
+        refuse_unknown("source", [name], SOURCES)
         return name
     return next(
         key

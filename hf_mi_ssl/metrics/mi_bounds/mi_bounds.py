@@ -6,7 +6,7 @@ import datasets
 import evaluate
 import torch
 
-from hf_mi_ssl.errors import unknown
+from hf_mi_ssl.errors import refuse_unknown
 from hf_mi_ssl.estimators import TRACKED
 from hf_mi_ssl.estimators.fixed import ESTIMATORS
 from hf_mi_ssl.estimators.fixed_critic import cross_fit_all
@@ -34,9 +34,7 @@ class MiBounds(evaluate.Measurement):
         )
 
     def _compute(self, z_a, z_b, estimators=tuple(TRACKED), split="held-out"):
-        for name in estimators:
-            if name not in ESTIMATORS:
-                raise unknown("estimator", name, ESTIMATORS)
+        refuse_unknown("estimator", estimators, ESTIMATORS)
         chosen = {name: ESTIMATORS[name]() for name in estimators}
         found = cross_fit_all(chosen, torch.tensor(z_a), torch.tensor(z_b), split)
         return {name: asdict(one) | {"saturated": one.saturated} for name, one in found.items()}
