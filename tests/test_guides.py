@@ -25,7 +25,7 @@ from hf_mi_ssl import JMIConfig, SDMIConfig, cli, encoders, evaluation
 from hf_mi_ssl.evaluation import features
 from hf_mi_ssl.methods import METHODS
 from hf_mi_ssl.mi import CRITICS, JOINT_TERMS, MARGINAL_TERMS
-from hf_mi_ssl.training import parse_arguments
+from hf_mi_ssl.training import arguments_of, parse_arguments
 from tests.conftest import SMALLER
 from tests.readers import desk, own_hub, stand_ins, tiny_matrix
 
@@ -104,7 +104,8 @@ def test_every_command_is_understood(page, command, tmp_path, monkeypatch):
             for name, nothing in (("load_encoder", None), ("input_of", {}), ("load_spaces", (None, {}))):
                 for place in (encoders, evaluation, features):
                     monkeypatch.setattr(place, name, lambda *_, made=nothing: made, raising=False)
-            monkeypatch.setattr(module, "parse_arguments", stop_after(parse_arguments), raising=False)
+            for parse in (parse_arguments, arguments_of):
+                monkeypatch.setattr(module, parse.__name__, stop_after(parse), raising=False)
             monkeypatch.setattr(ArgumentParser, "parse_args", stop_after(ArgumentParser.parse_args))
             monkeypatch.setattr(sys, "argv", [recipe, *flags])
             with pytest.raises(ParsedError):
