@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput
 from .configuration import MISSLConfig
 from .distributed import gather, split_batch_norm
 from .encoders import build_encoder, representation_size
-from .errors import UserError
+from .errors import UserError, first_line
 from .mi import Bound, MIObjective
 from .nn.heads import Projector
 
@@ -189,8 +189,7 @@ def _representation_of_nothing(encoder: PreTrainedModel, size: int) -> Tensor:
     try:
         return encoder(torch.zeros(1, 3, size, size, device=encoder.device)).pooler_output
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"the encoder does not take images of {size} pixels: {reason}") from error
+        raise UserError(f"the encoder does not take images of {size} pixels: {first_line(error)}") from error
 
 
 def build_projector(config: MISSLConfig) -> Projector:

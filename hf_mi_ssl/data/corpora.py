@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from .bad import BadRow
 from .columns import image_column, labels_of
 from .images import BadImageError, Cell, as_cell, decode_cell, to_square
@@ -192,7 +192,7 @@ def _load(name: str, arguments: Mapping[str, object]) -> Mapping:
     except Exception as error:  # builders raise many types, with many lines
         if isinstance(error, EmptyDatasetError) or "corresponds to no data" in str(error):
             raise UserError(f"no images in {where}; give a folder that holds image files") from error
-        reason = str(error.__cause__ or error).strip().split("\n")[0] or type(error).__name__
+        reason = first_line(error.__cause__ or error)
         raise UserError(f"cannot load {name!r} from {where}: {reason}; check that the data are whole") from error
     finally:
         datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = told

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..counter import uniform
-from ..errors import UserError
+from ..errors import UserError, first_line
 
 _FEW_SHARDS = 256  # with fewer, parquet files are split at their row groups
 ROW_BITS = 40  # of an index; the others are the number of the shard
@@ -20,7 +20,7 @@ def next_row(source: Iterator[dict], split: str, shard: int) -> dict | None:
     try:
         return next(source, None)
     except Exception as error:  # readers of many formats raise many types
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        reason = first_line(error)
         raise UserError(
             f"cannot read shard {shard} of {split!r}: {reason}; mend it, and resume", exit_code=1
         ) from error

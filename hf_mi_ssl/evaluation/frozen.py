@@ -12,7 +12,7 @@ from transformers.utils import cached_file
 
 from ..data import Part, open_train_and_held_out
 from ..encoders import refuse_fetching_file
-from ..errors import MALFORMED, UserError
+from ..errors import MALFORMED, UserError, first_line
 from ..views import ViewRecipe, clean_view
 
 _BATCH = 256  # images represented at once
@@ -49,8 +49,7 @@ def input_of(name: str) -> dict[str, Any]:
 
 
 def _unreadable(name: str, error: Exception) -> UserError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-    return UserError(f"cannot read the image processor of {name!r}: {reason}", exit_code=1)
+    return UserError(f"cannot read the image processor of {name!r}: {first_line(error)}", exit_code=1)
 
 
 def _input_of(processor) -> dict[str, Any]:
@@ -114,6 +113,5 @@ def represent(encoder: PreTrainedModel, part: Part, recipe: ViewRecipe) -> Itera
         try:
             h = encoder(clean_view(images, recipe)).pooler_output
         except (RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"no images of {recipe.size} pixels: {reason}; see --image_size") from error
+            raise UserError(f"no images of {recipe.size} pixels: {first_line(error)}; see --image_size") from error
         yield indices, h.flatten(1).float()

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForPreTraining, PreTrainedModel
 from ..counter import permutation
 from ..data import Part, open_train_and_held_out
 from ..encoders import load_encoder, refuse_damaged, refuse_fetching, refuse_fetching_file, refuse_inexact
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..modeling_base import MISSLForPreTraining
 from ..views import RandomViews, ViewRecipe, view_recipes
 from .frozen import input_of
@@ -90,8 +90,8 @@ def embed(model: PreTrainedModel, held: Part, views: RandomViews, device: torch.
                 try:
                     h = encoder(view).pooler_output.flatten(1)
                 except (RuntimeError, ValueError) as error:
-                    reason = str(error).splitlines()[0]
-                    raise UserError(f"no images of {view.shape[-1]} pixels: {reason}; see --image_size") from error
+                    size, reason = view.shape[-1], first_line(error)
+                    raise UserError(f"no images of {size} pixels: {reason}; see --image_size") from error
                 found |= {f"h_{side}": h} if key == "online" else {}
                 if projector is not None:
                     found[f"{'z' if key == 'online' else 't'}_{side}"] = projector(h)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 
 
 class Representation(nn.Module):
@@ -28,7 +28,7 @@ def traced(model: Representation, size: int) -> torch.export.ExportedProgram:
             example = (torch.zeros(2, channels, size, size),)
             return torch.export.export(model, example, dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     except Exception as error:  # each architecture has its own way of refusing
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"cannot export the encoder for images of {size} pixels: {reason}; see --image_size"
         ) from error

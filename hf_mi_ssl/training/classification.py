@@ -13,7 +13,7 @@ from transformers.trainer_callback import PrinterCallback
 from ..data import Part, training_batches
 from ..distributed import num_processes, process_index
 from ..encoders import build_classifier
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..views import ViewRecipe, clean_view, random_view
 from .state import build_seeded
 
@@ -126,8 +126,7 @@ def score(classifier: PreTrainedModel, part: Part, classes: Tensor, recipe: View
         try:
             logits.append(classifier(clean_view(images, recipe)).logits.double().cpu())
         except (RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"no images of {recipe.size} pixels: {reason}; see --image_size") from error
+            raise UserError(f"no images of {recipe.size} pixels: {first_line(error)}; see --image_size") from error
     logits, labels = torch.cat(logits), torch.searchsorted(classes, part.images.labels[torch.cat(asked)])
     loss = cross_entropy(logits, labels).nan_to_num(torch.inf, torch.inf).item()
     return int((logits.argmax(1) == labels).sum()), loss

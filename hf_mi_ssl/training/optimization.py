@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from ..errors import UserError, unknown
+from ..errors import UserError, first_line, unknown
 from .arguments import PretrainingArguments
 from .plan import Plan
 from .trees import split
@@ -95,7 +95,7 @@ def _try_out(name: str, build: Callable[..., torch.optim.Optimizer], settings: d
         optimizer.step()
         split(optimizer.state_dict(), "", {})
     except Exception as error:  # each has its own way of failing
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = first_line(error)
         raise UserError(f"--optimizer {name} cannot be used here ({reason}): choose another, e.g. adamw") from error
 
 
