@@ -225,7 +225,7 @@ def draw(evidence: dict, path: Path) -> None:
         ylim=(len(bars) - 0.5, -0.5),
     )
     axes.set_yticks(range(len(bars)), [label for label, *_ in bars], fontsize=7)
-    axes.legend(fontsize=7, loc="lower right")
+    axes.legend(fontsize=7, loc="upper right")
     figure.savefig(path)
 
 
