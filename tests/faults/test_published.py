@@ -28,6 +28,7 @@ def of(directory) -> float:
         return AutoModel.from_pretrained(directory)(torch.ones(1, 3, 16, 16)).pooler_output.double().sum().item()
 
 
+@pytest.mark.slow
 def test_strangers_load_encoder_and_revision_by_name(run_dir, place, tmp_path, figure):
     export(small_model("jmi", seed=1), tmp_path / "epoch-010")
     push(run_dir, place.repo_id)

@@ -61,8 +61,8 @@ class Seen:
         """The figures of hostile `files`, when all that are `wanted` were tried."""
         if len(self.requests) < wanted:
             pytest.skip("not all were asked for")
-        figure(f"code run by hostile {files}", f"{sum(self.ran)} of {len(self.requests)}")
-        figure(f"requests caused by hostile {files}", sum(self.requests))
+        figure("code run by hostile files", f"{sum(self.ran)} of {len(self.requests)} {files}")
+        figure("requests caused by data or configuration", f"{sum(self.requests)} by {files}")
 
 
 def some_fast(*names):
