@@ -35,8 +35,8 @@ def main() -> None:
 
     encoder, spaces = load_spaces(own.model, own.projector)
     images = input_of(own.model)
-    args = arguments_of(own, left, __doc__, images.pop("size", 224))
-    output = Path(own.output_dir or default_output_dir(own.model) + "/representations")
+    output = Path(own.output_dir or default_output_dir(own.model) + "/representations").expanduser()
+    args = arguments_of(own, left, __doc__, images.pop("size", 224), output)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for module in (encoder, *spaces.values()):
         module.eval().to(device)

@@ -66,11 +66,11 @@ def main() -> None:
     from hf_mi_ssl.views import ViewRecipe
 
     encoder, images = load_encoder(own.model), input_of(own.model)
-    args = arguments_of(own, left, __doc__, images.pop("size", 224))
+    start, ending = ("random", "-random") if own.random_encoder else ("trained", "")
+    output = Path(own.output_dir or f"{Path(default_output_dir(own.model))}-finetuned{ending}").expanduser()
+    args = arguments_of(own, left, __doc__, images.pop("size", 224), output)
     if own.random_encoder:
         encoder = build_seeded(args.seed, build_encoder, encoder.config)
-    start, ending = ("random", "-random") if own.random_encoder else ("trained", "")
-    output = Path(own.output_dir or f"{Path(default_output_dir(own.model))}-finetuned{ending}")
     earlier = (output / "finetune.json").exists() and not (output / "results.json").exists()
     if output.resolve() == Path(own.model).resolve() or ((output / "config.json").exists() and not earlier):
         raise UserError(f"{output} holds another model: give the classifier an --output_dir of its own")

@@ -34,7 +34,6 @@ def main() -> None:
     own, left = parser.parse()
     if own.k < 1 or not own.temperature > 0:
         raise UserError(f"--k {own.k} and --temperature {own.temperature:g} must be above 0")
-    output = output_of(own)
     # What takes seconds to import, now that the arguments are known to be right.
     import torch
 
@@ -45,7 +44,8 @@ def main() -> None:
     from hf_mi_ssl.hub import update_card, write_evidence
 
     encoder, images = load_encoder(own.model), input_of(own.model)
-    args = arguments_of(own, left, __doc__, images.pop("size", 224))
+    output = output_of(own)
+    args = arguments_of(own, left, __doc__, images.pop("size", 224), output)
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     train, test = represent_splits(encoder, **data_of(own.model, args), **images, device=device)

@@ -88,9 +88,9 @@ def main(args: PretrainingArguments) -> None:
     for step in leaving.steps(start, plan.steps, log, state):
         seed_everything(args.seed, step)
         learning_rate = set_schedules(optimizer, plan, step)
+        pairs = views.of_step(plan.take(batches))
         updates.begin()
-        for epoch, indices, images in plan.take(batches):
-            pair = views(images, epoch, indices)
+        for pair in pairs:
             with accelerator.accumulate(network):
                 outputs = forward_backward(accelerator, network, pair, args.per_device_train_batch_size)
                 updates.step()

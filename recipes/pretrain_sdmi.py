@@ -89,11 +89,10 @@ def main(args: PretrainingArguments) -> None:
     for step in leaving.steps(start, plan.steps, log, state):
         seed_everything(args.seed, step)
         learning_rate = set_schedules(optimizer, plan, step)
-        taken = list(plan.take(batches))
+        pairs = views.of_step(plan.take(batches))
         for phase in model.phases_at(step):
             updates.begin()
-            for epoch, indices, images in taken:
-                pair = views(images, epoch, indices)
+            for pair in pairs:
                 with accelerator.accumulate(network):
                     outputs = forward_backward(accelerator, network, pair, args.per_device_train_batch_size, phase)
                     updates.step()

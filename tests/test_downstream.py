@@ -147,6 +147,7 @@ def test_the_data_of_another_run_bring_neither_its_place_nor_its_image_size(
     assert recipe(name, "--model", other, *data, "--output_dir", run) == 2
     (run / "training_args.json").write_text(json.dumps(theirs | {"hub_model_id": "me/model"}))
     monkeypatch.chdir(tmp_path)
+    assert output_of(Namespace(model="x", output_dir="~/x")) == Path.home() / "x"
     assert output_of(Namespace(model="me/model", output_dir=str(run))) == run  # the same one, published
     shutil.copytree(run, tmp_path / "runs" / "model")
     with pytest.raises(UserError, match="runs/model holds another encoder"):

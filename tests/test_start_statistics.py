@@ -10,7 +10,7 @@ from hf_mi_ssl.data.splits import Part
 from hf_mi_ssl.data.store import ImageStore
 from hf_mi_ssl.distributed import globalize_batch_norm
 from hf_mi_ssl.errors import UserError
-from hf_mi_ssl.evaluation import Evaluation
+from hf_mi_ssl.evaluation import Evaluation, held_out
 from hf_mi_ssl.evaluation.batch_norm import with_statistics
 from hf_mi_ssl.training import read_records
 from hf_mi_ssl.views import view_recipes
@@ -91,6 +91,15 @@ def test_an_untrained_model_is_scaled_as_training_would_scale_it():
     as_initialised, fair = (evaluation.track(b) for b in (branches, evaluation.with_statistics(branches)))
     assert as_initialised["eval/collapse/mean_cosine"] > 0.5
     assert abs(fair["eval/collapse/mean_cosine"]) < 0.1
+
+
+def test_groups_of_more_images_than_are_looked_at_by_default_have_statistics(monkeypatch):
+    monkeypatch.setattr(held_out, "_STATISTICS_IMAGES", 8)
+    images = torch.randint(256, (64, 3, 16, 16), dtype=torch.uint8)
+    parts = [Part(ImageStore(images, None, "cpu"), torch.arange(64), split) for split in "ab"]
+    branches = small_model("jmi", batch_norm_group_size=16).branches
+    found = Evaluation(*parts, view_recipes("simclr", 16), seed=0).with_statistics(branches)
+    assert any(not torch.equal(value, buffers_of(branches)[key]) for key, value in buffers_of(found).items())
 
 
 @pytest.mark.slow

@@ -154,6 +154,23 @@ def test_the_two_views_the_epochs_and_the_seeds_differ():
     assert len(torch.unique(views, dim=0)) == 48
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_every_pass_of_a_step_has_the_same_views_and_memory_those_of_one_batch(count):
+    made = []
+
+    class Counted(RandomViews):
+        def __call__(self, *batch):
+            made.append(batch)
+            return super().__call__(*batch)
+
+    views = Counted(view_recipes("moco", 8), seed=0)
+    batches = [(epoch, torch.arange(4), torch.randint(256, (4, 3, 8, 8), dtype=torch.uint8)) for epoch in range(count)]
+    step = views.of_step(iter(batches))
+    passes = [[torch.stack(pair) for pair in step] for _ in "EM"]
+    assert all(torch.equal(one, other) for one, other in zip(*passes, strict=True))
+    assert len(made) == (1 if count == 1 else 2 * count)
+
+
 def test_the_ambient_generator_is_neither_read_nor_moved():
     images, indices = random_images(4, 24, 24), torch.arange(4)
     state = torch.get_rng_state()

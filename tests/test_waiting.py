@@ -97,11 +97,10 @@ def test_no_step_of_a_recipe_waits_for_the_gpu(method, optimizer):
             torch.cuda.set_sync_debug_mode("error" if number > 1 and not waits else "default")
             seed_everything(0, number)
             rate = set_schedules(optimizer, plan, number)
-            taken = list(plan.take(batches))
+            pairs = views.of_step(plan.take(batches))
             for phase in getattr(model, "phases_at", lambda number: ("E",))(number):
                 updates.begin()
-                for epoch, indices, images in taken:
-                    pair = views(images, epoch, indices)
+                for pair in pairs:
                     with accelerator.accumulate(network):
                         outputs = forward_backward(accelerator, network, pair, len(pair[0]), phase)
                         updates.step()

@@ -34,7 +34,7 @@ def diagnose(
     if num_images is None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         train, held = open_train_and_held_out(**args.data_arguments(), device=device)
-        num_images = len(train)
+        num_images = train.num_images
     try:
         plan = Plan(args, num_images, num_processes)
         model.check_images(args.image_size, args.local_view_size, args.per_device_train_batch_size)
@@ -44,4 +44,7 @@ def diagnose(
         return [Finding("recipe", "error", str(error))]
     if train is None or not trial:
         return [*found, memory(subject)]
-    return [*found, *findings(try_steps(args, plan, train, held, model_class, config), plan)]
+    try:
+        return [*found, *findings(try_steps(args, plan, train, held, model_class, config), plan)]
+    except UserError as error:
+        return [*found, Finding("trial", "error", str(error))]

@@ -66,10 +66,9 @@ def try_steps(
         set_schedules(optimizer, plan, min(number, plan.steps - 1))
         started = time.perf_counter()
         taken = list(plan.take(batches))
-        waited = time.perf_counter() - started
+        waited, pairs = time.perf_counter() - started, views.of_step(taken)
         for phase in model.phases_at(number) if takes_turns else model.phases:
-            for epoch, indices, images in taken:
-                pair = views(images, epoch, indices)
+            for pair in pairs:
                 with accelerator.accumulate(network):
                     forward_backward(accelerator, network, pair, args.per_device_train_batch_size, phase)
                     optimizer.step()

@@ -146,6 +146,7 @@ def open_streamed(
         names = None
         if labels:
             corpus.labels, names = as_labels(labelled, features, labels, vocabulary)
+        report.add(corpus.split, (), None)  # of a sample, a fraction means little
         store = ImageStore.build(corpus, size, device, num_workers if len(ids) > 256 else 0, timeout, report)
         good = torch.tensor([row not in store.bad for row in ids], dtype=torch.bool).nonzero()[:, 0]
         shards = shards_of(splits[corpus.split].select_columns([column]))

@@ -89,7 +89,7 @@ class ImageStream:
     def check(self, positions: list[list[dict]]) -> None:
         """Raises `ValueError` for positions, of all processes, that no lane of this stream can have."""
         for lanes in positions:
-            below = {"epoch": 1 << ROW_BITS, "place": self.rows.num_shards, "row": 1 << ROW_BITS,
+            below = {"epoch": (1 << ROW_BITS) - 1, "place": self.rows.num_shards, "row": 1 << ROW_BITS,
                      "emitted": max(1, self.block // len(lanes)) + 1}  # fmt: skip
             for lane in lanes:
                 numbers = all(type(lane[key]) is int and 0 <= lane[key] < end for key, end in below.items())

@@ -57,7 +57,7 @@ class Evaluation:
         before_each: Callable[[], None] = lambda: None,
     ):
         self.held, self.recipe, self.seed, self.batch_size = held, recipes[0], seed, batch_size
-        self.pairs, self.seen = held.sample(pairs, seed), train.sample(_STATISTICS_IMAGES, seed)
+        self.pairs, self.train = held.sample(pairs, seed), train
         self.device, self.before_each = held.images.device, before_each
         self.views = RandomViews(recipes, seed)
         self.parts = train.labelled(), held.labelled()  # empty where the data set has no labels
@@ -71,8 +71,8 @@ class Evaluation:
         images, as training would give them."""
         layers = (module for branch in branches.values() for half in branch for module in half.modules())
         group = max([getattr(layer, "group_size", 1) for layer in layers])
-        indices = self.seen.indices[: len(self.seen) // group * group]
-        batches = self.seen.images.batches([indices])
+        seen = self.train.sample(max(_STATISTICS_IMAGES, group), self.seed)
+        batches = seen.images.batches([seen.indices[: len(seen) // group * group]])
         views = (view for known, images in batches for view in self.views(images, _NO_EPOCH, known))
         return with_statistics(branches, views)
 

@@ -55,7 +55,7 @@ class DownstreamParser(RecipeParser):
         of_field["train_split"] = "split to learn from"
         of_field["seed"] = "of what chooses, of few labels and of the order of batches"
         of_field["label_column_name"] = "column of the labels; default: the only label column"
-        of_field["config"] = "YAML or JSON file of flags, e.g. the training_args.json of a run: its data"
+        of_field["config"] = "YAML or JSON file of which these flags are read, e.g. the training_args.json of a run"
         self.flags = [f"--{name}" for name in (*data_flags, "config")]
         super().__init__(
             description,
@@ -70,6 +70,8 @@ class DownstreamParser(RecipeParser):
         """The own flags, and the others. Raises UserError for a flag that would do nothing here."""
         own, left = self.parse_known_args(argv)
         own.model = str(Path(own.model).expanduser()) if own.model.startswith("~") else own.model
+        if own.output_dir == "":
+            raise UserError("--output_dir is empty: name a directory")
         training = {f"--{field.name}" for field in fields(PretrainingArguments)} - {*self.flags}
         for flag in (word.split("=")[0] for word in left if word.startswith("--")):
             if flag in training:
@@ -101,10 +103,12 @@ def default_output_dir(model: str) -> str:
     return model if Path(model).is_dir() else f"runs/{model.split('/')[-1]}"
 
 
-def arguments_of(own: argparse.Namespace, left: list[str], description: str, size: int) -> PretrainingArguments:
+def arguments_of(
+    own: argparse.Namespace, left: list[str], description: str, size: int, output_dir: Path
+) -> PretrainingArguments:
     """The data flags, with images of `--image_size`, else of this `size`, the encoder's."""
     size = size if own.image_size is None else own.image_size
-    return parse_arguments([*left, "--image_size", str(size)], description)
+    return parse_arguments([*left, "--image_size", str(size), "--output_dir", str(output_dir)], description)
 
 
 def output_of(own: argparse.Namespace) -> Path:
@@ -113,7 +117,7 @@ def output_of(own: argparse.Namespace) -> Path:
     Raises:
         UserError: if another encoder lies there: the card of a run shows what lies beside it.
     """
-    output = Path(own.output_dir or default_output_dir(own.model))
+    output = Path(default_output_dir(own.model) if own.output_dir is None else own.output_dir).expanduser()
     try:
         published = json.loads((output / "training_args.json").read_text()).get("hub_model_id")
     except (OSError, *MALFORMED):

@@ -102,7 +102,7 @@ def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = Fa
     except ValueError as error:
         raise UserError(f"accelerate: {error}") from error
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise UserError("--mixed_precision fp16 needs a GPU, and accelerate would compute in float32: bf16 or no")
+        raise UserError("fp16 needs a GPU, without one it is float32: --mixed_precision bf16 or no")
     accelerator.output_lock = lock(output_dir) if accelerator.is_main_process else None  # as long as the run lives
     if len(accelerator.log_with) < len(trackers):  # Accelerate leaves out what it cannot import
         raise UserError(f"--report_to {args.report_to}: a tracker is not installed; `pip install` it, or leave it out")

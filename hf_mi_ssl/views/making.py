@@ -2,8 +2,8 @@
 by OpenCV where that is faster.
 """
 
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, starmap
 
 import torch
 from torch import Tensor
@@ -63,6 +63,10 @@ class RandomViews:
         view_a, view_b, *local_views = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
         return (view_a, view_b, local_views) if local_views else (view_a, view_b)
 
+    def of_step(self, batches: Iterable[tuple[int, Tensor, Tensor]]) -> "StepViews":
+        """The views of the batches (epoch, indices, images) of one optimiser step, for as many passes as it has."""
+        return StepViews(self, list(batches))
+
     def _make(self, images: Tensor, epoch: int, indices: Tensor) -> list[Tensor]:
         height, width = images.shape[2:]
         if not any(opencv.is_faster(images, recipe) for recipe in self.recipes):
@@ -76,6 +80,23 @@ class RandomViews:
             recipes, parameters = zip(*alike, strict=True)
             views += make_views(images, parameters, recipes[0])
         return views
+
+
+class StepViews:
+    """Those of one batch are kept for the next pass; of several they are made again, so that memory does not grow with
+    the batches that are accumulated."""
+
+    def __init__(self, views: RandomViews, batches: list[tuple[int, Tensor, Tensor]]):
+        self.views, self.batches, self.kept = views, batches, None
+
+    def __iter__(self) -> Iterator[tuple]:
+        if len(self.batches) == 1:
+            self.kept = self.kept or self._made(*self.batches[0])
+            return iter([self.kept])
+        return starmap(self._made, self.batches)
+
+    def _made(self, epoch: int, indices: Tensor, images: Tensor) -> tuple:
+        return self.views(images, epoch, indices)
 
 
 def make_views(images: Tensor, parameters: Sequence[ViewParameters], recipe: ViewRecipe) -> list[Tensor]:

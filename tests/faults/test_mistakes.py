@@ -148,6 +148,7 @@ def images(folder):
 @pytest.mark.parametrize(("given", "said"), ARGUMENTS, ids=[given for given, _ in ARGUMENTS])
 def test_a_bad_argument_costs_one_line(given, said, images, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")  # where fp16 is a mistake
     by_name = {"encoder_config": encoder_config}
     code = train("sdmi", tmp_path / "run", *images, "--max_train_steps", 2, *given.split(), **by_name)
     one_line(code, capsys.readouterr(), "pretrain_sdmi", said)

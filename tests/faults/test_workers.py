@@ -1,5 +1,6 @@
 """Workers that die or hang end the run in one line, in time, whatever the main process is doing."""
 
+import gc
 import os
 import signal
 import time
@@ -18,6 +19,7 @@ def no_loader_before():
     """A loader made in the main thread, by an earlier test, has torch raise a death wherever that thread just is."""
     before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     yield
+    gc.collect()  # the loaders of this test end, and their workers are nobody's any more
     signal.signal(signal.SIGCHLD, before)
 
 
