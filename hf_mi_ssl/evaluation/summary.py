@@ -32,12 +32,12 @@ def summary_table(results: Mapping[str, Any]) -> str:
     estimates = [key for key in found if key[0] == "trained" and "ceiling" in found[key]]
     if estimates:
         lines += ["mutual information of two views, lower bounds in nats (95 % interval)", ""]
-        lines.append(f"{'':<40}{'random':<22}{'trained':<22}ceiling")
+        lines.append(f"{'':<40}{'random':<26}{'trained':<26}ceiling")
     for encoder, branch, name in estimates:
         cells = [_nats(found.get((kind, branch, name))) for kind in ("random", encoder)]
         row = found[encoder, branch, name]
         near = " (saturated)" if row.get("saturated") else ""
-        lines.append(f"{_label(name):<40}{cells[0]:<22}{cells[1]:<22}{row['ceiling']:.2f}{near}")
+        lines.append(f"{_label(name):<40}{cells[0]:<26}{cells[1]:<26}{row['ceiling']:.2f}{near}")
     lines += [""] if estimates else []
     for name, label in (
         ("rank/effective_rank", "effective rank of z"),
