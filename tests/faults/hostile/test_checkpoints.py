@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,22 +33,16 @@ def sign(directory: Path, **more) -> None:
     (directory / "manifest.json").write_text(json.dumps(manifest | more))
 
 
-def tensors(change):
+def tensors(change, name="model.safetensors"):
     def make(at):
-        found = load_file(at / "model.safetensors")
+        found = load_file(at / name)
         change(found)
-        save_file(found, at / "model.safetensors")
+        save_file(found, at / name)
 
     return make
 
 
-def averages(change):
-    def make(at):
-        found = load_file(at / "optimizer.safetensors")
-        change(found)
-        save_file(found, at / "optimizer.safetensors")
-
-    return make
+averages = partial(tensors, name="optimizer.safetensors")
 
 
 def without_averages(tree):
