@@ -93,11 +93,12 @@ def test_an_untrained_model_is_scaled_as_training_would_scale_it():
     assert abs(fair["eval/collapse/mean_cosine"]) < 0.1
 
 
-def test_groups_of_more_images_than_are_looked_at_by_default_have_statistics(monkeypatch):
+@pytest.mark.parametrize("group", [16, 128], ids=["fewer than there are", "more than there are"])
+def test_groups_of_more_images_than_are_looked_at_by_default_have_statistics(group, monkeypatch):
     monkeypatch.setattr(held_out, "_STATISTICS_IMAGES", 8)
     images = torch.randint(256, (64, 3, 16, 16), dtype=torch.uint8)
     parts = [Part(ImageStore(images, None, "cpu"), torch.arange(64), split) for split in "ab"]
-    branches = small_model("jmi", batch_norm_group_size=16).branches
+    branches = small_model("jmi", batch_norm_group_size=group).branches
     found = Evaluation(*parts, view_recipes("simclr", 16), seed=0).with_statistics(branches)
     assert any(not torch.equal(value, buffers_of(branches)[key]) for key, value in buffers_of(found).items())
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
 
-from ..distributed import GlobalBatchNorm
+from ..distributed import GlobalBatchNorm, GroupBatchNorm
 from ..errors import UserError
 
 Branches = TypeVar("Branches", bound=dict[str, tuple[PreTrainedModel, nn.Module]])  # (encoder, projector) by name
@@ -20,7 +20,8 @@ def with_statistics(branches: Branches, batches: Iterable[Tensor]) -> Branches:
     """A copy of the branches in eval mode, the statistics of their batch norms the mean over `batches`, (n, 3, S, S).
 
     At initialisation they are 0 and 1, which no image has. Every process has to be given the same whole batches, and
-    all arrive at the same. Only batch norms are in train mode: nothing is drawn at random.
+    all arrive at the same. Only batch norms are in train mode: nothing is drawn at random. In group batch norm, fewer
+    images than a group are one group.
     """
     branches = copy.deepcopy(branches)
     modules = [module for branch in branches.values() for half in branch for module in half.eval().modules()]
@@ -34,6 +35,9 @@ def with_statistics(branches: Branches, batches: Iterable[Tensor]) -> Branches:
     seen = 0
     for batch in batches if layers else ():
         seen += len(batch)
+        for layer in layers:
+            if isinstance(layer, GroupBatchNorm):
+                layer.group_size = min(layer.group_size, len(batch))
         for encoder, projector in branches.values():
             projector(encoder(batch).pooler_output.flatten(1))
     if layers and not seen:
