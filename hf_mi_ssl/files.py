@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import xxhash
@@ -67,9 +68,12 @@ def is_as_recorded(path: Path, recorded: dict) -> bool:
 
 
 def sync_and_digest(path: Path) -> dict:
-    """What a manifest holds of a file."""
-    sync(path)
-    return {"size": path.stat().st_size, "xxh3_128": digest(path)}
+    """What a manifest holds of a file. It is read while the disk writes it."""
+    with ThreadPoolExecutor(1) as beside:
+        synced = beside.submit(sync, path)
+        found = {"size": path.stat().st_size, "xxh3_128": digest(path)}
+        synced.result()
+    return found
 
 
 def sync(path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.training.checkpoints import latest_checkpoint, save_checkpoint, verify
 from hf_mi_ssl.training.restoring import load_checkpoint
-from hf_mi_ssl.training.trees import join, split
+from hf_mi_ssl.training.trees import apart, join, split
 
 
 def a_state(step=1):
@@ -42,6 +42,17 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path):
     assert same(states, a_state())
     assert record == {"step": 7, "identity": {"seed": 0}}
     assert path.name == "checkpoint-7"
+
+
+def test_tensors_that_share_memory_come_back_whole_and_those_that_do_not_are_not_copied(tmp_path):
+    whole, tied = torch.arange(12.0).view(3, 4), torch.ones(5)
+    state = {"parts": list(whole), "column": whole[:, 1], "one": tied, "other": tied, "none": torch.empty(0)}
+    states, _ = load_checkpoint(save_checkpoint(tmp_path, 1, {"model": state}, {}, total_limit=1))
+    assert same(states["model"], state)
+    apart_of = apart({"tied": tied, "part": whole[0], "again": tied})
+    assert apart_of["tied"] is tied
+    assert len({tensor.data_ptr() for tensor in apart_of.values()}) == 3
+    assert apart_of["part"].untyped_storage().nbytes() == 16
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "adam", "lars", "lamb", "muon"])

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import MALFORMED, ExitCode, UserError
 from ..files import discard, is_as_recorded, is_directory, is_plain_file, sync, sync_and_digest
-from .trees import split
+from .trees import apart, split
 
 FORMAT_VERSION = 1
 _PREFIX, _TEMPORARY, _DELETED, _ASIDE = "checkpoint-", ".tmp-", ".del-", "unread-"
@@ -61,7 +61,7 @@ def _write(final: Path, step: int, trees: dict, tensors: dict, record: dict) -> 
     root, temporary = final.parent, final.with_name(f"{_TEMPORARY}{step}")
     temporary.mkdir()
     for name, tree in trees.items():
-        save_file(tensors[name], temporary / f"{name}.safetensors")
+        save_file(apart(tensors[name]), temporary / f"{name}.safetensors")
         (temporary / f"{name}.json").write_text(json.dumps(tree))
     (temporary / RECORD).write_text(json.dumps(record | {"step": step}))
     files = {path.name: sync_and_digest(path) for path in sorted(temporary.iterdir())}

@@ -6,7 +6,7 @@ from torch import Tensor
 def split(value, path: str, tensors: dict[str, Tensor]):
     """The tree without its tensors, which go to `tensors` under their path. Floats keep every bit, as hex."""
     if isinstance(value, Tensor):
-        tensors[path] = value.detach().cpu().contiguous().clone()  # clone: safetensors refuses shared memory
+        tensors[path] = value.detach().cpu().contiguous()
         return {"tensor": path}
     if isinstance(value, dict):
         items = [[_key(key), split(inner, f"{path}/{key}", tensors)] for key, inner in value.items()]
@@ -19,6 +19,17 @@ def split(value, path: str, tensors: dict[str, Tensor]):
     if value is None or isinstance(value, (bool, int, str)):
         return {"value": value}
     raise TypeError(f"a checkpoint cannot hold a {type(value).__name__} (at {path!r})")
+
+
+def apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Each with memory of its own, as safetensors asks: copied only where it shares."""
+    seen, found = set(), {}
+    for name, tensor in tensors.items():
+        memory = tensor.untyped_storage()
+        shares = memory.data_ptr() in seen or memory.nbytes() != tensor.nbytes
+        seen.add(memory.data_ptr())
+        found[name] = tensor.clone() if shares else tensor
+    return found
 
 
 def _key(key):
