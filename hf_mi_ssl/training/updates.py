@@ -92,8 +92,11 @@ class Updates:
         self._put_back_if(bad)
 
     def _put_back_if(self, bad: Tensor) -> None:
-        for buffer, kept in zip(self.buffers, self.kept, strict=True):
-            buffer.copy_(torch.where(bad, kept, buffer))
+        if not self.waits:
+            for buffer, kept in zip(self.buffers, self.kept, strict=True):
+                buffer.copy_(torch.where(bad, kept, buffer))
+        elif bad:
+            self._put_back()
         self.skipped = self.skipped | bad
 
     @property

@@ -175,13 +175,15 @@ def test_an_optimiser_that_is_told_on_the_device_skips_as_one_that_is_not(name, 
         more = {"momentum": 0.9} if name == "SGD" else {}
         return lambda parameters: getattr(torch.optim, name)(parameters, lr=0.01, fused=True, **more)
 
-    told = three_steps(build(True), poisoned, True)
+    told, on_a_cpu = (three_steps(build(True), poisoned, True, waits=waits) for waits in (False, True))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Updates, "_can_be_told", False)
         untold = three_steps(build(False), poisoned, False)
     assert same(told[0], untold[0])
+    assert same(told[0], on_a_cpu[0])
     assert same(told[1], untold[1])
-    assert told[2] == untold[2] == [False, poisoned, False]
+    assert same(told[1], on_a_cpu[1])
+    assert told[2] == on_a_cpu[2] == untold[2] == [False, poisoned, False]
     assert (told[3], untold[3]) == (0, 2)
     assert all(tensor.isfinite().all() for tensor in told[0].values())
 

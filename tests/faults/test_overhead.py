@@ -81,9 +81,7 @@ def test_a_step_is_judged_at_little_cost(figure):
     def judge():
         for _ in range(50):
             updates.begin()
-            bad = ~updates._norm().isfinite()
-            for buffer, kept in zip(updates.buffers, updates.kept, strict=True):
-                buffer.copy_(torch.where(bad, kept, buffer))
+            updates._put_back_if(~updates._norm().isfinite())
 
     step()
     found = ratio(judge, step, 7) / 50
