@@ -6,7 +6,7 @@ import sys
 
 COMMANDS = {  # name: (module with a `main`, what it does)
     "methods": ("hf_mi_ssl.methods", "the table of methods, or one row of it"),
-    "check-data": ("hf_mi_ssl.training.check_data", "which images of a data set cannot be read"),
+    "check-data": ("hf_mi_ssl.commands.check_data", "which images of a data set cannot be read"),
     "doctor": ("hf_mi_ssl.commands.doctor", "a recipe checked before it runs"),
     "view": ("hf_mi_ssl.commands.view", "a run as a page: curves, map, nearest neighbours"),
 }

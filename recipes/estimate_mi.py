@@ -44,7 +44,7 @@ def measure_model(name: str, estimators: list[str], n: int, args: PretrainingArg
 
     from hf_mi_ssl import metrics
     from hf_mi_ssl.estimators.fixed import ESTIMATORS as FIXED
-    from hf_mi_ssl.evaluation.estimating import measure
+    from hf_mi_ssl.evaluation.measuring import measure
     from hf_mi_ssl.evaluation.saved import embed_held_out
 
     _, z, split = embed_held_out(name, data_of(name, args), args.views, args.image_size, n, args.seed)
@@ -82,8 +82,8 @@ def main() -> int:
     given = parse_arguments(left, __doc__)  # --seed, and with --model the data and the views
     # What takes seconds to import, now that the arguments are known to be right.
     from hf_mi_ssl.estimators import ESTIMATORS, TASKS
-    from hf_mi_ssl.evaluation.estimates import model_figure, model_table, task_figure, task_page, task_table
-    from hf_mi_ssl.evaluation.estimating import is_fast, measure_tasks
+    from hf_mi_ssl.evaluation.estimate_tables import model_figure, model_table, task_figure, task_page, task_table
+    from hf_mi_ssl.evaluation.measuring import is_fast, measure_tasks
 
     fast = [name for name in ESTIMATORS if is_fast(name)]
     if args.page:

@@ -11,7 +11,7 @@ from transformers import ViTConfig, ViTModel
 
 from hf_mi_ssl.errors import UserError
 from hf_mi_ssl.estimators import ESTIMATORS, TASKS, MIEstimate
-from hf_mi_ssl.evaluation.estimating import is_fast
+from hf_mi_ssl.evaluation.measuring import is_fast
 from hf_mi_ssl.evaluation.saved import views_of
 from hf_mi_ssl.hub import export_encoder, export_pretraining
 from tests.conftest import small_model

@@ -3,7 +3,7 @@
 from itertools import groupby
 from os import PathLike
 
-from .estimates import _markdown
+from .estimate_tables import markdown_table
 from .figures import new_figure
 from .surrogates import LARGEST_SHARE, LARGEST_SPREAD, Nats, SurrogateRow
 
@@ -44,7 +44,7 @@ def surrogate_table(rows: list[SurrogateRow], own: Own) -> str:
         for table in (lines, split):
             table.insert(1, ["---", *["---:"] * (len(table[0]) - 1)])
         head = f"{coordinates}: {found[0].n:,} pairs, {found[0].dimension} dimensions"
-        text.append(f"### {head}\n\n{_markdown(lines)}\n\n{_markdown(split)}\n")
+        text.append(f"### {head}\n\n{markdown_table(lines)}\n\n{markdown_table(split)}\n")
     return "\n".join([*text, _NOTE])
 
 

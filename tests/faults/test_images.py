@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch import multiprocessing
 
+from hf_mi_ssl.commands import check_data
 from hf_mi_ssl.data import BadImages, ImageReader, load_corpus
 from hf_mi_ssl.data.images import MAX_PIXELS, BadImageError, decode
-from hf_mi_ssl.training import check_data
 
 RAMP = np.linspace(0, 255, 48 * 32).reshape(32, 48).astype(np.uint8)  # grows to the right and, row by row, downwards
 

@@ -3,7 +3,7 @@
 import sys
 
 from ..errors import UserError, printable
-from .parsing import parse_arguments
+from ..training.parsing import parse_arguments
 
 DESCRIPTION = """Decode every image that a run with the same flags would read, and print a table of what is wrong.
 

@@ -37,7 +37,7 @@ def task_table(rows: Rows) -> str:
         if row.get("kind") == "lower_bound" and row["error"] > 3 * row["standard_error"]
     ]
     return (
-        f"{_markdown(lines)}\n\nIn nats. †: not a lower bound. –: refused. "
+        f"{markdown_table(lines)}\n\nIn nats. †: not a lower bound. –: refused. "
         f"Lower bounds above the truth by more than three standard errors: {', '.join(above) or 'none'}.\n"
     )
 
@@ -73,7 +73,7 @@ def model_table(rows: Rows) -> str:
             ceiling = "none" if row["ceiling"] is None else f"{row['ceiling']:.2f}"
             facts = [row["kind"].replace("_", " "), value, ceiling, f"{row['n']:,}", "; ".join(row["warnings"])]
         lines.append([row["space"], row["estimator"], *facts])
-    return _markdown(lines) + "\n"
+    return markdown_table(lines) + "\n"
 
 
 def task_figure(rows: Rows, path: str | PathLike, title: str = "") -> None:
@@ -141,6 +141,6 @@ def _names(rows: Rows) -> list[str]:
     return list(dict.fromkeys(row["estimator"] for row in rows))
 
 
-def _markdown(lines: list[list[str]]) -> str:
+def markdown_table(lines: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines)]
     return "\n".join(f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths))} |" for line in lines)
