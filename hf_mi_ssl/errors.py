@@ -12,6 +12,7 @@ from enum import IntEnum
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITTEN = (*DISK_FULL, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EFBIG)
 
+OF_THE_MACHINE = (OSError, EOFError, MemoryError)  # what reading data raises that is no fault of the data
 # What the parts of a file that is not ours raise where they are read: deep nesting and huge numbers too
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
@@ -44,6 +45,14 @@ class UserError(ValueError):
     def __init__(self, message: str, exit_code: int = ExitCode.ARGUMENTS):
         super().__init__(printable(" ".join(message.split())))
         self.exit_code = exit_code
+
+
+def as_user_error(error: BaseException) -> UserError:
+    """An error of the machine while it reads data, which may be gone the next time, as one that says so."""
+    if isinstance(error, UserError):
+        return error
+    what = "there is no memory left" if isinstance(error, MemoryError) else first_line(error)
+    return UserError(f"the data cannot be read now ({what}): mend that, and resume", ExitCode.UNUSABLE)
 
 
 def printable(text: str) -> str:

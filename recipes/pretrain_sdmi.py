@@ -95,7 +95,7 @@ def main(args: PretrainingArguments) -> None:
             for pair in pairs:
                 with accelerator.accumulate(network):
                     outputs = forward_backward(accelerator, network, pair, args.per_device_train_batch_size, phase)
-                    updates.step()
+                    updates.step(outputs.loss)
         model.update_target(cosine_schedule(step, plan.steps, config.target_momentum, config.target_momentum_end))
         done = step + 1
         log.step(step_record(done, plan, outputs, learning_rate), plan.images_per_step, updates.take_skipped())

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from hf_mi_ssl.estimators import ESTIMATORS, TASKS
 from hf_mi_ssl.estimators.result import cut
-from hf_mi_ssl.evaluation import estimates
+from hf_mi_ssl.evaluation import estimate_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "model_cards" / "results"
@@ -58,10 +58,10 @@ def test_the_intervals_of_learned_bounds_are_cut_by_one_rule(name):
 def test_the_lowest_panel_of_each_column_says_its_unit(monkeypatch, tmp_path):
     drawn = []
     monkeypatch.setattr(
-        estimates, "new_figure", lambda **size: drawn.append(Figure(figsize=[*size.values()])) or drawn[-1]
+        estimate_tables, "new_figure", lambda **size: drawn.append(Figure(figsize=[*size.values()])) or drawn[-1]
     )
     names = [*ESTIMATORS][:8]  # a row of six panels and one of two
-    estimates.task_figure([ROWS["gaussian_2d_1", name] for name in names], tmp_path / "estimates.png")
+    estimate_tables.task_figure([ROWS["gaussian_2d_1", name] for name in names], tmp_path / "estimates.png")
     said = [axis.get_xlabel() for axis in drawn[0].axes[: len(names)]]
     assert said == [""] * 2 + ["nats"] * 6
 

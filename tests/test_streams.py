@@ -317,6 +317,20 @@ def test_a_streamed_run_is_resumed_bit_for_bit(shards, tmp_path, monkeypatch, ca
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
+def test_what_was_read_before_a_stream_goes_on_counts_for_what_may_be_bad(shards):
+    train, again = (opened(shards, "plain")[0] for _ in "ab")
+    taken = list(training_batches(train, range(5), 4, 3))
+    saved = json.loads(json.dumps(DataState(train).state_dict()))
+    assert saved["read"] == 4 * len(taken)
+    DataState(again).load_state_dict(saved)
+    again.stream.read = 10**6  # as after days
+    list(training_batches(again, range(5, 6), 4, 3))
+    assert again.report.limits["train"] >= 0.1 * 10**6
+    for evil in (-1, 0.5, "1", None):
+        with pytest.raises(ValueError, match="no number of images"):
+            DataState(again).load_state_dict(saved | {"read": evil})
+
+
 @pytest.mark.slow
 def test_two_processes_resume_a_stream_bit_for_bit(shards, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

@@ -103,7 +103,7 @@ def test_no_step_of_a_recipe_waits_for_the_gpu(method, optimizer):
                 for pair in pairs:
                     with accelerator.accumulate(network):
                         outputs = forward_backward(accelerator, network, pair, len(pair[0]), phase)
-                        updates.step()
+                        updates.step(outputs.loss)
             if hasattr(model, "update_target"):
                 model.update_target(0.9)
             record = step_record(number + 1, plan, outputs, rate) | {"skipped": updates.take_skipped()}

@@ -5,6 +5,7 @@ under transparent pixels and ignores the EXIF orientation. A header alone can al
 of PIL's formats start other programs. So: six formats, a limit read from the header, and one line for what is refused.
 """
 
+import errno
 import io
 import os
 import warnings
@@ -23,6 +24,8 @@ MAX_PIXELS = 50_000_000
 MAX_BYTES = 1_000_000_000  # of a file
 _EMBED = "embed the image's bytes in the data"
 _REASON = 100  # characters of what PIL says
+# The next time, or on another machine, the same file may be read
+_OF_THE_MACHINE = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
 _PHOTOMETRIC, _BITS = 262, 258  # tags of TIFF
 
 
@@ -64,7 +67,8 @@ def decode(data: bytes | None, path: str | Path | None = None) -> Image.Image:
     Greyscale is repeated over the channels, 16-bit greyscale keeps its high byte, CMYK is converted, transparency is
     composited on white, the EXIF orientation is applied, and an animation gives its first frame. Raises
     `BadImageError` for what is corrupt, truncated, over `MAX_PIXELS` or `MAX_BYTES`, of another format, or of mode I
-    or F; the caller adds which image it was.
+    or F; the caller adds which image it was. What is no fault of the file, `MemoryError` and `OSError` of the machine,
+    is raised as it is.
     """
     if data is None and path is None:
         raise BadImageError("missing", "the row holds neither image bytes nor a path")
@@ -92,6 +96,8 @@ def decode(data: bytes | None, path: str | Path | None = None) -> Image.Image:
         known = ", ".join(FORMATS)
         raise BadImageError("not an image", f"not an image that can be read (known: {known})") from error
     except Exception as error:  # PIL's parsers raise a dozen types on damaged files
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in _OF_THE_MACHINE:
+            raise
         said = str(error)[:_REASON] or type(error).__name__
         raise BadImageError("corrupt", f"corrupt or truncated image ({said})") from error
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..errors import UserError
+from ..errors import OF_THE_MACHINE, UserError, as_user_error
 from .bad import BadImages, BadRow, StandIn
 from .corpora import Corpus
 from .shapes import ShapesCorpus
@@ -52,8 +52,8 @@ class Squares(Dataset):
             elif bad:
                 good = torch.tensor([i not in bad for i in range(len(indices))])
                 indices, images = indices[good], images[good]
-        except UserError as error:
-            return error
+        except (UserError, *OF_THE_MACHINE) as error:
+            return as_user_error(error)
         return Decoded(indices, images, rows)
 
     def _one(self, row: int, rows: list[BadRow]) -> Tensor | None:
@@ -135,7 +135,10 @@ def _made_aside(loader: DataLoader) -> Iterator:
 
 
 def _is_of_a_worker(error: Exception) -> bool:
-    return not isinstance(error, RuntimeError) or str(error).startswith(("DataLoader timed out", "DataLoader worker"))
+    """Rather than of what it does, which it hands over as `Caught …`."""
+    if isinstance(error, RuntimeError):
+        return str(error).startswith(("DataLoader timed out", "DataLoader worker"))
+    return not str(error).startswith("Caught ")
 
 
 def _what_happened(died: list[int], late: float, asked: deque) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..counter import bits, permutation
-from ..errors import UserError
+from ..errors import OF_THE_MACHINE, UserError, as_user_error
 from .bad import BadImages, BadRow, StandIn
 from .images import BadImageError, Cell, as_cell, decode_cell, to_square
 from .readers import TIMEOUT, Decoded, ahead, in_workers
@@ -41,7 +41,7 @@ class ImageStream:
 
     An image has a stable index: its shard in the upper bits and its row there in the lower 40. `positions` are where
     the lanes of this process are, JSON, None at the beginning; `num_images` is how many images an epoch has, None if
-    that is not known.
+    that is not known; `read` is how many were read so far.
 
     Args:
         rows: of `datasets`, streaming, undecoded.
@@ -73,6 +73,7 @@ class ImageStream:
         self.num_images = None if num_rows is None else round(num_rows * (1 - held_out))
         self.positions: list[dict] | None = None
         self.first_epoch = 0  # where there are no positions
+        self.read = 0  # images that all processes have read so far
 
     @property
     def where(self) -> str:
@@ -130,20 +131,19 @@ class ImageStream:
                 )  # fmt: skip
             self.begin_next_epoch([self.positions])
         chunks = _Chunks(self, batch // lanes, lanes, rank, world, self.positions or [None] * lanes)
-        read = 0
 
         def joined() -> Iterator[tuple[list[dict], Tensor, Tensor]]:
-            nonlocal read
+            read = self.read  # ahead of it
             source = in_workers(chunks, None, workers, self.timeout, prefetch=max(2, 2 * lanes // max(1, workers)))
             while parts := [part for _, part in zip(range(lanes), source)]:
-                read += batch
+                read += batch * world
                 for part in parts:
-                    self.report.add(self.split, part.bad, self.num_images, read * world)
+                    self.report.add(self.split, part.bad, self.num_images, read)
                 keys, images = (torch.cat([getattr(part, of) for part in parts]) for of in ("indices", "images"))
                 yield [part.extra for part in parts], keys, images
 
         for positions, keys, images in ahead(joined(), self.device):
-            self.positions = positions
+            self.positions, self.read = positions, self.read + batch * world
             yield keys, images
 
 
@@ -162,8 +162,8 @@ class _Chunks(IterableDataset):
             while True:
                 for lane in lanes:
                     yield next(lane)
-        except UserError as error:
-            yield error
+        except (UserError, *OF_THE_MACHINE) as error:
+            yield as_user_error(error)
 
     def _lane(self, lane: int, position: dict | None) -> Iterator[Decoded]:
         stream, bad, keys, images = self.stream, [], [], []

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -50,7 +51,7 @@ def save_checkpoint(root: Path, step: int, states: dict[str, dict], record: dict
         if final not in _candidates(root) or verify(final) is not None:
             _write(final, step, trees, tensors, record)
         for old in [path for path in _candidates(root) if _step(path) <= step][total_limit:]:
-            _remove(old)
+            _tidy(_remove, old)
     except (OSError, SafetensorError) as error:
         size = sum(tensor.nbytes for of_part in tensors.values() for tensor in of_part.values())
         raise _not_written(final, size, error) from error
@@ -172,7 +173,15 @@ def _candidates(root: Path) -> list[Path]:
 
 def _sweep(root: Path) -> None:
     for debris in (*root.glob(f"{_TEMPORARY}*"), *root.glob(f"{_DELETED}*")):
-        discard(debris)
+        _tidy(discard, debris)
+
+
+def _tidy(remove: Callable[[Path], None], path: Path) -> None:
+    """What cannot be removed now is tried again at the next save: a run does not end for that."""
+    try:
+        remove(path)
+    except OSError as error:
+        logger.warning("cannot remove %s (%s): it takes room until that is possible", path, error.strerror)
 
 
 def _remove(path: Path) -> None:

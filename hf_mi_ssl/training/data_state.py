@@ -51,6 +51,7 @@ class DataState:
             "bad": self.report.entries(),
             "positions": begun,
             "first_epoch": first,
+            "read": self.stream.read if self.stream else 0,
             "fingerprint": self.fingerprint,
         }
 
@@ -64,7 +65,11 @@ class DataState:
         positions = state.get("positions")
         if not self.stream:
             return
+        read = state.get("read", 0)
+        if type(read) is not int or read < 0:
+            raise ValueError("it has read no number of images")
         self.stream.begin(state.get("first_epoch", 0))
+        self.stream.read = read
         if not positions:
             return
         self.stream.check(positions)

@@ -103,7 +103,9 @@ def build_accelerator(args: PretrainingArguments, branches_take_turns: bool = Fa
         raise UserError(f"accelerate: {error}") from error
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise UserError("fp16 needs a GPU, without one it is float32: --mixed_precision bf16 or no")
-    accelerator.output_lock = lock(output_dir) if accelerator.is_main_process else None  # as long as the run lives
+    if accelerator.is_main_process:
+        accelerator.output_lock = lock(output_dir)  # as long as the run lives
+        _refuse_what_is_there(output_dir, args.resume_from_checkpoint is not None)  # another may just have ended
     if len(accelerator.log_with) < len(trackers):  # Accelerate leaves out what it cannot import
         raise UserError(f"--report_to {args.report_to}: a tracker is not installed; `pip install` it, or leave it out")
     return accelerator

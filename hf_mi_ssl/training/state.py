@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 
 from ..counter import bits
@@ -17,7 +18,7 @@ from ..distributed import process_index
 from ..errors import MALFORMED, ExitCode, UserError
 from ..files import digest
 from .arguments import PretrainingArguments
-from .checkpoints import latest_checkpoint, save_checkpoint
+from .checkpoints import MANIFEST, latest_checkpoint, save_checkpoint
 from .optimization import check_state
 from .plan import Plan
 from .records import records_up_to
@@ -74,11 +75,12 @@ class TrainingState:
         run has come further since, it goes on from its own.
 
         Raises:
-            UserError: if the checkpoint is damaged, or belongs to a run that differs in what it computes.
+            UserError: if the checkpoint is damaged, is another one for another process, or belongs to a run that
+                differs in what it computes.
         """
         if checkpoint is None:
             return 0
-        own = latest_checkpoint(self.root)
+        (own,) = broadcast_object_list([latest_checkpoint(self.root)])  # a network's disk may show others a later one
         path = own if checkpoint == "latest" else Path(checkpoint)
         if path is None and any(self.root.glob("checkpoint-*")):
             raise UserError(f"no checkpoint in {self.root} is complete; give another --output_dir to start again")
@@ -86,6 +88,8 @@ class TrainingState:
             logger.warning("no checkpoint in %s: starting from the beginning", self.root)
             return 0
         record = read_record(path)
+        if len({*gather_object([digest(path / MANIFEST)])}) > 1:
+            raise UserError(f"{path} is not the same for all processes: --output_dir has to be on a disk they share")
         elsewhere = path.resolve().parent != self.root.resolve()
         if own and path != own:
             of_own = read_record(own)

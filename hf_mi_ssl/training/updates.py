@@ -1,5 +1,5 @@
-"""The optimiser's steps, and what becomes of those whose gradient is not finite: they change nothing, but that a
-target which follows moves on, and are counted.
+"""The optimiser's steps, and what becomes of those whose loss or gradient is not finite: they change nothing, but that
+a target which follows moves on, and are counted.
 
 What is judged is the norm of the gradient after it has been summed over processes, so that all of them judge alike.
 """
@@ -17,10 +17,10 @@ _SHARE = 0.01  # of all steps: with more skipped than that, something is wrong e
 class Updates:
     """`begin`, the forward and backward passes of one optimiser step, `step` after each: clip, update, clear.
 
-    A step whose gradient is not finite leaves parameters and the optimiser's averages as they are, and puts back what
-    the forward passes wrote: running statistics, queue, centre, counters. With fp16 the scaler judges, on the host:
-    kernels that skip a step by themselves do not say so, and leave averages that they have just made as they found
-    that memory.
+    A step whose loss or gradient is not finite leaves parameters and the optimiser's averages as they are, and puts
+    back what the forward passes wrote: running statistics, queue, centre, counters. With fp16 the scaler judges, on
+    the host: kernels that skip a step by themselves do not say so, and leave averages that they have just made as they
+    found that memory.
 
     On an accelerator the host does not wait to hear whether the gradient is finite. Optimisers that can be told on the
     device (those that are fused, as GradScaler tells them) are. Others that keep nothing but tensors there step in any
@@ -44,8 +44,9 @@ class Updates:
         if self.buffers:
             torch._foreach_copy_(self.kept, self.buffers)
 
-    def step(self) -> None:
-        """After a backward pass: update, if it was the last one that is accumulated."""
+    def step(self, loss: Tensor) -> None:
+        """After the backward pass of a loss, (): update, if it was the last one that is accumulated."""
+        self._spoil(loss)
         if not self.accelerator.sync_gradients:
             return
         if self.accelerator.scaler is not None:
@@ -123,6 +124,12 @@ class Updates:
         fused = all(group.get("fused") for group in inner.param_groups)  # a checkpoint may say otherwise
         begun = all(inner.state.get(p) for p in self._learning)  # the first step makes the averages
         return fused and begun and getattr(inner, "_step_supports_amp_scaling", False)
+
+    def _spoil(self, loss: Tensor) -> None:
+        """0 · loss into the gradient, so that who judges the one judges the other, the scaler too."""
+        first = next((p.grad for p in self.model.parameters() if p.grad is not None), None)
+        if first is not None:
+            first.add_(0 * loss.detach())
 
     def _norm(self) -> Tensor:
         if self.max_grad_norm:

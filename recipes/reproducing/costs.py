@@ -54,7 +54,8 @@ def _cost_of(settings: str) -> dict[str, float]:
     method, columns, encoder, size, batch, local_views, local_size = json.loads(settings)
     config_class, model_class = CLASSES[METHODS[method].paradigm]
     config = config_class.from_method(method, encoder_config=encoder_config(encoder, size), **(columns or {}))
-    with FakeTensorMode():  # shapes are enough to count: any size at no cost
+    # Shapes are enough to count: any size at no cost. Not fake are those of the meta device, which measure an encoder
+    with FakeTensorMode(allow_non_fake_inputs=True):
         model = model_class(config).train()
         del model.draws  # a number in its place: terms that draw at random read it
         model.draws = 0

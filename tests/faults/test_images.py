@@ -1,11 +1,14 @@
 """Ninety byte strings that pass for images: each becomes the picture that a person sees, or is refused by its kind."""
 
+import errno
 import io
+import os
 import struct
 import threading
 import zlib
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from unittest import mock
 
 import datasets
 import numpy as np
@@ -358,3 +361,17 @@ def test_check_data_of_good_images(tmp_path, capsys, monkeypatch):
     assert row.startswith("test  0  corrupt  ")
     assert "a.png" in row
     assert total == "4 images read: 1 bad image (1 corrupt)"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), *(OSError(n, os.strerror(n)) for n in (errno.EIO, errno.EMFILE))])
+def test_what_is_no_fault_of_an_image_does_not_make_it_a_bad_one(error, monkeypatch):
+    monkeypatch.setattr(Image, "open", mock.Mock(side_effect=error))
+    with pytest.raises(type(error)) as found:
+        decode(b"any")
+    assert found.value is error
+
+
+def test_a_file_that_may_not_be_read_is_a_bad_image(monkeypatch):
+    monkeypatch.setattr(Image, "open", mock.Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
+    with pytest.raises(BadImageError, match="Permission denied"):
+        decode(b"any")

@@ -1,6 +1,7 @@
 """Numbers that go wrong: a step without a finite gradient leaves no trace, is counted, and ends a run if it stays."""
 
 import contextlib
+import math
 import os
 
 import pytest
@@ -163,7 +164,7 @@ def three_steps(optimizer, poisoned, told, scaler=None, waits=True, bad=1):
         loss = forward(network, *views).loss
         (loss if scaler is None else scaler.scale(loss)).backward()
         with waited if step else contextlib.nullcontext():
-            updates.step()
+            updates.step(loss)
         skipped.append(bool(updates.take_skipped()))
     return model.state_dict(), optimizer.optimizer.state_dict()["state"], skipped, len(waited.found)
 
@@ -241,9 +242,34 @@ def test_the_first_step_of_a_parameter_is_looked_at_before_it_makes_averages():
     optimizer = accelerator.prepare(torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True))
     updates, before = Updates(accelerator, model, optimizer), model[1].weight.clone()
     for layer, factor in zip(model, (1.0, torch.nan), strict=True):
-        (factor * layer(torch.ones(2, 3))).sum().backward()
+        loss = (factor * layer(torch.ones(2, 3))).sum()
+        loss.backward()
         updates.begin()
-        updates.step()
+        updates.step(loss)
     assert bool(updates.take_skipped())
     assert torch.equal(model[1].weight, before)
     assert set(optimizer.optimizer.state) == set(model[0].parameters())
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("loss", [math.inf, -math.inf, math.nan])
+def test_a_loss_that_is_not_finite_is_skipped_though_its_gradient_is(loss, fused):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState._reset_state()
+    accelerator, model = Accelerator(cpu=True, gradient_accumulation_steps=2), torch.nn.Linear(3, 3)
+    model, optimizer = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), lr=0.1, fused=fused))
+    updates = Updates(accelerator, model, optimizer)
+    skipped, weights = [], []
+    for more in (0.0, loss, 0.0):
+        updates.begin()
+        for part in range(2):
+            with accelerator.accumulate(model):
+                found = model(torch.ones(2, 3)).square().sum() + (more if part == 0 else 0.0)
+                accelerator.backward(found)
+                assert part or all(p.grad.isfinite().all() for p in model.parameters())
+                updates.step(found)
+        skipped.append(bool(updates.take_skipped()))
+        weights.append(model.weight.detach().clone())
+    assert skipped == [False, True, False]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[1], weights[2])

@@ -1,5 +1,6 @@
 """A save that is cut short at any point, files that are damaged, directories that are shared: nothing is lost."""
 
+import contextlib
 import errno
 import functools
 import json
@@ -28,7 +29,7 @@ from hf_mi_ssl.training import (
 from hf_mi_ssl.training.checkpoints import verify
 from hf_mi_ssl.training.state import lock
 from tests.conftest import small_model
-from tests.faults.harness import ends_of, forked, images_of, same, states_of, train
+from tests.faults.harness import ends_of, forked, images_of, same, states_of, train, two_processes
 from tests.test_checkpoints import a_state
 
 STEPS = ["--max_train_steps", 4, "--checkpointing_steps", 1]
@@ -216,3 +217,53 @@ def test_a_disk_that_is_full_while_a_model_is_published_costs_one_line(export, t
     assert len(said) == 1
     assert f"{tmp_path}" in said[0]
     assert ": cannot write the weights: I/O error: No space left" in said[0]
+
+
+def test_a_run_that_ended_while_another_waited_for_its_lock_is_not_written_over(flat, tmp_path, capsys):
+    def another_ends(directory):
+        (directory / "metrics.jsonl").write_text('{"step": 1}\n')
+        return lock(directory)
+
+    with mock.patch("hf_mi_ssl.training.state.lock", another_ends):
+        assert train("jmi", tmp_path, *images_of(flat), *STEPS) == ExitCode.ARGUMENTS
+    assert "holds a run already" in capsys.readouterr().err
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
+
+
+def test_a_checkpoint_that_cannot_be_removed_ends_no_run(tmp_path, caplog, monkeypatch):
+    def busy(path):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    save_checkpoint(tmp_path, 1, a_state(1), {}, total_limit=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "discard", busy)
+        path = save_checkpoint(tmp_path, 2, a_state(2), {}, total_limit=1)
+    assert "cannot remove" in caplog.text
+    assert verify(path) is None
+    save_checkpoint(tmp_path, 3, a_state(3), {}, total_limit=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
+
+
+@pytest.mark.parametrize(
+    ("sees", "ends"),
+    [
+        ({"latest_checkpoint": lambda root: root / "checkpoint-2"}, [0, 0]),
+        ({"digest": lambda path: "of other files"}, [ExitCode.ARGUMENTS] * 2),
+    ],
+    ids=["an older one", "another of that name"],
+)
+def test_processes_go_on_from_the_same_checkpoint(sees, ends, flat, tmp_path):
+    """A network's disk may show one of them later what is there; or every machine has a disk of its own."""
+    argv = [*images_of(flat), *STEPS, "--checkpoints_total_limit", 9, "--per_device_train_batch_size"]
+    assert train("jmi", tmp_path, *argv, 16) == 0
+    shutil.rmtree(tmp_path / "checkpoints" / "checkpoint-4")
+
+    def run():
+        with contextlib.ExitStack() as stack:
+            for name, answer in sees.items() if os.environ["RANK"] == "1" else ():
+                stack.enter_context(mock.patch(f"hf_mi_ssl.training.state.{name}", answer))
+            return train("jmi", tmp_path, *argv, 8, *LATEST)
+
+    with forked(run, *two_processes()) as children:
+        assert ends_of(children) == ends
+    assert latest_checkpoint(tmp_path / "checkpoints").name == ("checkpoint-3" if any(ends) else "checkpoint-4")

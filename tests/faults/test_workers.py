@@ -1,5 +1,6 @@
 """Workers that die or hang end the run in one line, in time, whatever the main process is doing."""
 
+import errno
 import gc
 import os
 import signal
@@ -113,3 +114,22 @@ def test_workers_that_end_as_they_should_are_no_death_to_a_program_that_watches_
     for worker in workers:
         worker.join(20)
     assert [worker.exitcode for worker in workers] == [0, 0]
+
+
+def unreadable():
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def no_memory():
+    raise MemoryError
+
+
+@pytest.mark.parametrize(("fate", "said"), [(unreadable, "Input/output error"), (no_memory, "no memory left")])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_error_of_the_machine_ends_a_run_and_drops_no_batch(fate, said, num_workers):
+    seen = []
+    with pytest.raises(UserError, match=f"the data cannot be read now .*{said}.*resume") as error:
+        for indices, _ in ImageReader(Numbers(fate), 2, num_workers=num_workers, timeout=3).batches(ORDERS):
+            seen += indices.tolist()
+    assert error.value.exit_code == 1
+    assert seen == list(range(20))
