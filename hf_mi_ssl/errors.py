@@ -18,7 +18,7 @@ MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError
 
 
 class ExitCode(IntEnum):
-    """Exit codes beside 0, each with its `meaning`: the only list of them, of which the README's table is made."""
+    """Exit codes beside 0, each with its `meaning`: the only list of them, of which the guides' table is made."""
 
     meaning: str
 
@@ -95,7 +95,7 @@ def refuse_unknown(kind: str, names: Iterable[str], known: Iterable[str]) -> Non
 
 
 def markdown_table() -> str:
-    """The exit codes as the README has them."""
+    """The exit codes as the guide has them."""
     rows = [f"| {code.value} | {code.meaning} |" for code in ExitCode]
     rows.append("| 128 + n | ended by signal n: the second one, or one that no process can handle |")
     return "\n".join(["| exit code | what happened |", "| --- | --- |", "| 0 | all is done |", *rows])

@@ -12,8 +12,11 @@ from hf_mi_ssl.commands import doctor, trial
 from hf_mi_ssl.commands.checks import CHECKS
 from hf_mi_ssl.commands.diagnosis import diagnose
 from hf_mi_ssl.commands.subject import Subject, size_of
-from hf_mi_ssl.training import Plan, parse_arguments
+from hf_mi_ssl.mi import MARGINAL_TERMS
+from hf_mi_ssl.training import Plan, PretrainingArguments, Updates, parse_arguments
+from hf_mi_ssl.views import RandomViews
 from tests.conftest import small_model
+from tests.shards import write_shards
 
 CONFIGS = sorted((Path(__file__).resolve().parent.parent / "recipes" / "configs").glob("*.yaml"))
 IMAGES = {"stl10": 105_000, "cifar10": 50_000, "imagenet": 1_281_167}
@@ -146,3 +149,42 @@ def test_ten_steps_tell_memory_speed_and_time(method, flat, tmp_path, capsys):
     (text,) = re.findall(r"time +[\d.]+ \w+ \([\d.]+ \w+ to [\d.]+ \w+\) (.*)", said, re.DOTALL)
     assert re.match(r"for 140 steps and 21 evaluations of [\d.]+ s, without", " ".join(text.split()))
     assert not (tmp_path / "run").exists()  # nothing is written
+
+
+def small_run(method: str, *flags) -> PretrainingArguments:
+    own = ["--method", method, "--image_size", "16", "--per_device_train_batch_size", "8",
+           "--dataloader_num_workers", "0"]  # fmt: skip
+    heads = ["--set", "projector_hidden_size=32", "projection_size=16"]
+    return parse_arguments([*own, *map(str, flags), *([] if "--set" in flags else heads)], "", method=method)
+
+
+def test_of_a_stream_the_number_of_images_need_not_be_known(tmp_path):
+    pattern = write_shards(tmp_path / "tar", "tar", (40, 40))
+    stream = ["--streaming", "--dataset_name", "webdataset", "--data_files", f"train={pattern}"]
+    columns = ["queue_size=16", "batch_norm_group_size=8", "projector_hidden_size=32", "projection_size=16"]
+    found = diagnose(small_run("moco_v2", *stream, "--max_train_steps", 9, "--set", *columns), trial=False)
+    said = {finding.check: finding.text for finding in found}
+    assert said["drop last"] == "a stream leaves none out"
+    assert said["queue"].startswith("16 embeddings are 2 batches")
+
+
+def test_the_steps_are_those_of_the_run(flat, monkeypatch):
+    checkpointed, made, judged = [], [], []
+    monkeypatch.setattr(trial, "checkpoint_activations", checkpointed.append)
+    monkeypatch.setattr(trial, "RandomViews", lambda *given: made.append(given) or RandomViews(*given))
+    monkeypatch.setattr(trial, "Updates", lambda *given: judged.append(given) or Updates(*given))
+    flags = ["--gradient_checkpointing", "--max_grad_norm", 1.5, "--views_batch_size", 4]
+    diagnose(small_run("jmi", "--dataset_name", "imagefolder", "--data_dir", flat, *flags))
+    assert len(checkpointed) == 1
+    assert made[0][-1] == 4
+    assert judged[0][-1] == 1.5
+
+
+def test_what_a_term_of_ones_own_keeps_apart_the_doctor_does_not_know(monkeypatch):
+    def own(p):
+        """M = mean"""
+
+    own.__module__ = "my_method"
+    monkeypatch.setitem(MARGINAL_TERMS, "own", own)
+    found = diagnose(parse_arguments([*SMALL, "--set", "marginal={own: 1}"], "", method="jmi"), 10_000)
+    assert "whether own keeps embeddings apart, its author knows" in [finding.text for finding in found]

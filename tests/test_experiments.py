@@ -279,7 +279,11 @@ def test_images_are_compared_seed_by_seed_with_the_mean_of_the_established_metho
     assert [(claim.found.value, claim.found.n, claim.verdict) for claim in claims[:1]] == [
         (pytest.approx(0.06), 3, "held")  # 0.05, 0.06, 0.07
     ]
-    assert [claim.verdict for claim in claims[1:]] == ["cannot tell"] * 3  # no `jmi`, no curves
+    assert [claim.verdict for claim in claims[1:4]] == ["cannot tell"] * 3  # no `jmi`, no curves
+    best, *others = claims[4:]
+    assert "the best of them, `byol`" in best.text
+    assert (best.found.value, best.found.n, best.verdict) == (pytest.approx(0.01), 3, "held")  # 0, 0.01, 0.02
+    assert [claim.verdict for claim in others] == ["cannot tell"] * 2  # no `jmi`; no MI, of three rows
 
 
 def test_a_job_that_fails_is_counted_and_the_others_go_on(tmp_path, capsys):

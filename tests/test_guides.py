@@ -12,7 +12,6 @@ import os
 import re
 import runpy
 import shlex
-import shutil
 import subprocess
 import sys
 from argparse import ArgumentParser
@@ -217,7 +216,6 @@ def place(folder, tmp_path_factory):
             patch.chdir(root)
             codes = {command: run(command, repository) for command in runnable(FIRST)}
         sys.argv = before
-        shutil.copytree(root / "runs" / "my_photos-finetuned", root / "runs" / "tuned")
         yield root, codes, hub
 
 

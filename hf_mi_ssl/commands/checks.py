@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..evaluation.causes import collapse_risks, temperature_risks
+from ..mi import MARGINAL_TERMS
 from ..mi.bounds import uniform_sphere_dv
 from .subject import Finding, Subject, disk
 
@@ -40,6 +41,8 @@ def batch_norm(s: Subject) -> Finding:
 
 def images_per_epoch(s: Subject) -> Finding:
     n, batch = s.plan.num_images, s.plan.global_batch
+    if n is None:
+        return Finding("drop last", "ok", "a stream leaves none out")
     text = f"{n:,} images are {n // batch:,} batches of {batch:,}; {n % batch:,} are left out, others each epoch"
     if n % batch > 0.1 * n:
         return Finding("drop last", "warning", text, "choose a batch that divides the images better, or a smaller one")
@@ -50,8 +53,9 @@ def queue(s: Subject) -> Finding:
     size, n, batch = getattr(s.config, "queue_size", None), s.plan.num_images, s.plan.global_batch
     if size is None:
         return Finding("queue", "ok", "the row has none")
-    text = f"{size:,} embeddings are {size / batch:.3g} batches and {size / n:.2g} of the images"
-    if size > n / 4:
+    text = f"{size:,} embeddings are {size / batch:.3g} batches"
+    text = text if n is None else f"{text} and {size / n:.2g} of the images"
+    if n is not None and size > n / 4:
         way = f"lower it, e.g. --set queue_size={max(1, n // 4)}"
         return Finding("queue", "error" if size >= n else "warning", f"{text}: it holds images of the batch", way)
     if size < batch:
@@ -157,6 +161,9 @@ def views(s: Subject) -> Finding:
 
 def collapse(s: Subject) -> Finding:
     risks = [risk for risk in collapse_risks(s.config, s.plan.steps) if risk not in set(temperature_risks(s.config))]
+    others = [name for name in s.config.marginal if not MARGINAL_TERMS[name].__module__.startswith("hf_mi_ssl.")]
+    if not risks and others:
+        return Finding("collapse", "ok", f"whether {', '.join(others)} keeps embeddings apart, its author knows")
     if not risks:
         keeps = "a marginal term" if s.config.marginal else "whitening or a predictor"
         return Finding("collapse", "ok", f"{keeps} keeps embeddings apart")

@@ -11,11 +11,12 @@ import torch
 
 from ..data import Part, training_batches
 from ..distributed import globalize_batch_norm
-from ..encoders import load_encoder
+from ..encoders import checkpoint_activations, load_encoder
 from ..evaluation import Evaluation
 from ..training import (
     Plan,
     PretrainingArguments,
+    Updates,
     build_accelerator,
     build_optimizer,
     build_seeded,
@@ -54,10 +55,14 @@ def try_steps(
     if args.init_from:
         model.start_from(load_encoder(args.init_from))
     model.check_images(args.image_size, args.local_view_size, args.per_device_train_batch_size)
+    if args.gradient_checkpointing:
+        for branch, _ in model.branches.values():
+            checkpoint_activations(branch)
     takes_turns = hasattr(model, "phases_at")  # SDMI
     network, optimizer = accelerator.prepare(model, build_optimizer(model, args))
     recipes = view_recipes(args.views, args.image_size)
-    views = RandomViews(recipes, args.seed, args.local_views, args.local_view_size)
+    views = RandomViews(recipes, args.seed, args.local_views, args.local_view_size, args.views_batch_size)
+    updates = Updates(accelerator, model, optimizer, args.max_grad_norm)
     count = (1 + steps) * plan.accumulation
     batches = training_batches(train, range(count), plan.global_batch, args.seed, 0, plan.num_processes)
 
@@ -68,11 +73,11 @@ def try_steps(
         taken = list(plan.take(batches))
         waited, pairs = time.perf_counter() - started, views.of_step(taken)
         for phase in model.phases_at(number) if takes_turns else model.phases:
+            updates.begin()
             for pair in pairs:
                 with accelerator.accumulate(network):
-                    forward_backward(accelerator, network, pair, args.per_device_train_batch_size, phase)
-                    optimizer.step()
-                    optimizer.zero_grad()
+                    outputs = forward_backward(accelerator, network, pair, args.per_device_train_batch_size, phase)
+                    updates.step(outputs.loss)
         if takes_turns:
             model.update_target()
         if accelerator.device.type == "cuda":

@@ -15,7 +15,21 @@ from statistics import mean as average
 
 import drawing
 from ascents import FACTORS, PAIRS, STEPS, TEMPERATURES, WATCH, ascend, sharpen
-from harness import Cell, Done, Job, Read, arms_table, at, main, mean, replicated, replicates, share
+from harness import (
+    Cell,
+    Done,
+    Job,
+    Read,
+    Replicates,
+    arms_table,
+    at,
+    main,
+    mean,
+    over_arms,
+    replicated,
+    replicates,
+    share,
+)
 from reporting import Claim, Interval, Report, literature, ours, paired
 
 NAME = "nonconcave_critics"
@@ -57,6 +71,26 @@ def over_cells(read: Read, factors: Sequence[float]) -> Read:
     return lambda result: average(read(result[cell]) for cell in cells)
 
 
+def fell(done: Done, factors: Sequence[float]) -> Replicates:
+    """By seed the share of gradient steps that lower the bound, of cos k ∠."""
+    return over_arms(
+        done, [f"ascent {c}" for c in POWERS], over_cells(lambda cell: 1 - cell["rising"] / cell["steps"], factors)
+    )
+
+
+def fell_of_own(done: Done, small: bool) -> Replicates:
+    """The same of the steps whose own η β was at most 1 when last measured, or of those where it was not."""
+
+    def read(result: dict) -> float | None:
+        cells = [cell for key, cell in result.items() if "/" in key]
+        steps, rising = (sum(cell[key] for cell in cells) for key in ("small", "small_rising"))
+        if not small:
+            steps, rising = sum(c["steps"] for c in cells) - steps, sum(c["rising"] for c in cells) - rising
+        return 1 - rising / steps if steps else None
+
+    return over_arms(done, [f"ascent {c}" for c in POWERS], read)
+
+
 def name_of(critic: str) -> str:
     return {"absolute_cosine": "abs(cos ∠)", "learned": "one that learns"}[critic]
 
@@ -89,6 +123,16 @@ def claims(done: Done) -> list[Claim]:
             for words, critics in (("cos k ∠", POWERS), *((name_of(c), [c]) for c in CRITICS[len(POWERS) :]))
         ),
         ours("with η β_θ = 16 it falls: share of steps that lower it", -rising(done, POWERS, (16.0,)) + 1, above=0.1),
+        ours(
+            "with η β_θ = 16 it falls more often than with η β_θ ≤ 1: difference of shares (added, when all had been "
+            "looked at)",
+            paired(fell(done, (16.0,)), fell(done, SMALL)),
+        ),
+        ours(
+            "steps whose own η β is above 1 lower the bound more often than those of at most 1: difference of shares, "
+            "cos k ∠ (added, when all had been looked at)",
+            paired(fell_of_own(done, False), fell_of_own(done, True)),
+        ),
         ours(
             "non-concave critics rise as often as the cosine at η β_θ ≤ 1: cos 2∠, difference of shares",
             as_often("cosine_2"),

@@ -12,7 +12,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 
 import drawing
-from collapse import fewest
+from collapse import RANK, fewest, rank_and_kinds
 from harness import (
     BARE,
     LADDER,
@@ -104,6 +104,18 @@ def claims(done: Done) -> list[Claim]:
             paired(*ranks("jmi exact", "jmi none")),
             primary=True,
         ),
+        *(
+            extension(
+                f"{words} ends with more than {RANK} dimensions in either branch, the mean over modalities (effective "
+                "rank; added, when all had been looked at)",
+                mean_interval(of(arm, fewest)),
+                above=RANK,
+            )
+            for words, arm in (
+                ("`sdmi` with its marginal term", "sdmi exact"),
+                ("`sdmi` with a predictor in its place and an EMA target", "sdmi predictor, EMA"),
+            )
+        ),
         extension("cos-DV of `jmi` at the end less at the start (nats; added)", gained("jmi exact")),
         extension("the same for `sdmi` (added)", gained("sdmi exact")),
         ours(
@@ -152,6 +164,7 @@ def table(done: Done) -> str:
         ),
         "rank of z": column(last("rank/effective_rank")),
         "rank of target": column(last("rank/effective_rank_target")),
+        "lesser branch, collapsed runs": lambda arm: rank_and_kinds(done, arm),
         "linear accuracy of h": column(at("end", "linear_h")),
         f"share, fall ≤ {TOLERANCE}": lambda arm: share(done, {arm: rises(trained_pair(arm), TOLERANCE)}),
         "cos-DV, end less start": lambda arm: mean(done, arm, gain(trained_pair(arm))),

@@ -7,7 +7,7 @@ What is drawn is the log of real runs, small and short; its numbers say nothing 
 
 from pathlib import Path
 
-from hf_mi_ssl.evaluation.figures import COLOURS, new_figure
+from hf_mi_ssl.evaluation.figures import COLOURS, draw_estimates, legend_of_estimates, new_figure
 from hf_mi_ssl.mi.bounds import uniform_sphere_dv
 from tests.tiny_runs import alarms_of, tiny_run
 
@@ -28,35 +28,34 @@ RUNS = {
 
 
 def draw(name: str, directory: Path) -> dict[str, str]:
-    """One figure: objective, held-out MI with its ceiling, ranks. Returns the alarms of the run."""
+    """One figure: objective, held-out MI with its ceiling, ranks, spread. Returns the alarms of the run."""
     title, run = RUNS[name]
     config, records = tiny_run(seed=0, **run)
     steps = [record for record in records if "loss" in record]
     evaluations = [record for record in records if "loss" not in record]
     at = [record["step"] for record in evaluations]
-    figure = new_figure(7.6, 2.4)
-    objective, mi, rank = figure.subplots(1, 3)
+    figure = new_figure(9.6, 2.5)
+    objective, mi, rank, spread = figure.subplots(1, 4)
     objective.plot([r["step"] for r in steps], [r["value"] for r in steps], color=COLOURS[0], linewidth=1)
     if config.kind == "bound":
         ceiling = uniform_sphere_dv(config.projection_size, config.temperature)
         objective.axhline(ceiling, color=COLOURS[0], linestyle="--", linewidth=1)
-    objective.set_title("J − M of the batch; a bound's ceiling dashed", fontsize=8)
-    for i, estimator in enumerate(("cos_dv", "cos_dv_calibrated")):
-        key = f"eval/mi/{estimator}"
-        mi.plot(at, [r[key] for r in evaluations], "-o", markersize=3, color=COLOURS[i], label=estimator)
-        low, high = ([r[f"{key}/{end}"] for r in evaluations] for end in ("low", "high"))
-        mi.fill_between(at, low, high, color=COLOURS[i], alpha=0.2, linewidth=0)
-        mi.axhline(evaluations[-1][f"{key}/ceiling"], color=COLOURS[i], linestyle=(4 * i, (4, 4)), linewidth=1)
-    mi.set_title("held-out MI, nats; ceilings dashed", fontsize=8)
-    mi.set_ylim(top=8.5)
-    mi.legend(frameon=False, fontsize=7, loc="upper right")
+    objective.set_title("J − M; its ceiling dashed", fontsize=8)
+    names = ("cos_dv", "cos_dv_calibrated")
+    draw_estimates(mi, evaluations, "eval/mi/", names)
+    mi.set_title("held-out MI of z, nats", fontsize=8)
+    mi.set_ylim(top=9.5)
+    mi.legend(handles=legend_of_estimates(names)[:2], frameon=False, fontsize=6, loc="upper right")
     for i, measure in enumerate(("rankme", "effective_rank")):
         curve = [r[f"eval/rank/{measure}"] for r in evaluations]
         rank.plot(at, curve, "-o", markersize=3, color=COLOURS[i], label=measure)
     rank.set_title(f"rank of z, of {config.projection_size}", fontsize=8)
     rank.set_ylim(0.9, config.projection_size + 0.5)
     rank.legend(frameon=False, fontsize=7)
-    for axis in (objective, mi, rank):
+    spread.plot(at, [r["eval/collapse/std"] for r in evaluations], "-o", markersize=3, color=COLOURS[0])
+    spread.set_title("√D · std of z/‖z‖", fontsize=8)
+    spread.set_ylim(0, 1.1)
+    for axis in (objective, mi, rank, spread):
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)
         axis.set_xlabel("step", fontsize=8)
