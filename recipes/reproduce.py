@@ -1,6 +1,6 @@
 """Train a declared matrix of runs, methods × data sets × seeds on one budget, and write what came out into one page.
 
-    python recipes/reproduce.py --matrix recipes/matrices/cifar10_cpu.yaml \\
+    python recipes/reproduce.py --matrix recipes/matrices/cifar10_ten_epochs.yaml \\
         --data_files train=train.parquet test=test.parquet --parallel 2
 
 Each run is a pre-training recipe with a directory of its own, and the fine-tunes that the matrix declares. The same

@@ -284,16 +284,22 @@ def test_every_guide_is_named_in_the_readme():
 
 def test_what_the_guides_say_of_results_is_in_the_results():
     """The numbers of the page that chooses a method, from the table that they were read from."""
-    table = (ROOT / "model_cards" / "results" / "cifar10_cpu.md").read_text()
-    lines = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in table.splitlines() if "|" in line]
-    rows = {cells[0]: dict(zip(lines[0], cells)) for cells in lines if len(cells) == len(lines[0])}
-    columns = ("kNN, %", "RankMe of z", "held-out MI of z, nats")
-    knn, rank, mi = ({name: float(rows[name][one].split()[0]) for name in METHODS} for one in columns)
-    assert all(48 <= knn[name] < 50 for name in ("jmi", "dcl", "align_uniform"))
-    assert round(knn["sdmi_ema"]) == 47
-    assert round(knn["sdmi"]) == 45
-    assert all(35 <= knn[name] <= 38 for name in ("byol", "simsiam", "dino", "swav"))
-    assert all(round(rank[name]) in range(45, 75) for name in ("jmi", "dcl", "align_uniform"))
-    assert all(round(rank[name]) in (6, 7) for name in ("simsiam", "swav"))
-    assert rank["spectral"] == 1.3
-    assert (knn["corinfomax"], mi["corinfomax"], knn["simclr"], mi["simclr"]) == (47.9, 1.2, 42.5, 1.86)
+    page = (ROOT / "model_cards" / "results" / "cifar10_ten_epochs.md").read_text()
+    lines = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in page.splitlines() if "|" in line]
+    rows = {cells[0]: dict(zip(lines[0], cells)) for cells in reversed(lines) if len(cells) == len(lines[0])}
+    columns = ("kNN, %", "linear probe, %", "effective rank of z", "held-out MI of z, nats")
+    knn, linear, rank, mi = ({name: float(rows[name][one].split()[0]) for name in METHODS} for one in columns)
+    assert 45 <= float(rows["pixels"]["kNN, %"].split()[0]) < 46
+    assert 30 <= float(rows["random encoder"]["linear probe, %"].split()[0]) < 31
+    assert all(51 <= linear[name] < 53.5 for name in ("jmi", "dcl", "align_uniform", "corinfomax"))
+    assert all(round(linear[name]) == 49 for name in ("vicreg", "simclr", "sdmi"))
+    assert round(linear["sdmi_ema"]) == 51
+    targets = ("byol", "moco_v2", "moco_v3", "nnclr", "swav", "dino", "simsiam")
+    assert all(43 <= round(linear[name]) <= 47 for name in targets)
+    assert all(39 <= round(knn[name]) <= 43 for name in targets if name != "moco_v2")
+    assert 1 <= rank["spectral"] < 1.5
+    assert "complete collapse" in page
+    assert (linear["corinfomax"], mi["corinfomax"], round(mi["simclr"], 1)) == (51.7, 1.54, 2.2)
+    measured = {cells[0]: cells[1] for cells in lines if len(cells) == 5}
+    names = ("mi/cos_dv_calibrated", "mi_h/cos_dv_calibrated", "rank/effective_rank", "rank/rankme", "mi/cos_dv")
+    assert [measured[name] for name in names] == ["0.97", "0.99", "0.94", "0.85", "0.85"]

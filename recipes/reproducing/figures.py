@@ -77,7 +77,7 @@ def accuracy_against_compute(axis: Any, done: Sequence[Evidence], key: str = "li
         if length > 1:  # what was measured before the first step has cost nothing and lies beyond a log scale
             shares = np.array(curves[0][0][1:length]) / runs[0].results["steps"]
             values = 100 * np.mean([values[1:length] for _, values in curves], axis=0)
-            axis.plot(shares * spent(runs[0]) / 1e12, values, label=_label(method), markersize=5, **style_of(method))
+            axis.plot(shares * spent(runs[0]) / 1e12, values, label=label_of(method), markersize=5, **style_of(method))
     if np.isfinite(least := budget(done)):
         axis.axvline(least / 1e12, color=GREY, linestyle="--", linewidth=1)
         axis.annotate(
@@ -94,15 +94,18 @@ def accuracy_against_compute(axis: Any, done: Sequence[Evidence], key: str = "li
 
 def mi_against_accuracy(axis: Any, done: Sequence[Evidence], name: str, all_named: bool = False) -> None:
     """A mark for each run; rows without a colour of their own bear their names, or all rows, where no legend does."""
+    named = {}
     for method, runs in by_method(done).items():
         points = [(run.measured(name).get("value"), run.measured("linear_top1").get("value")) for run in runs]
         points = [(x, 100 * y) for x, y in points if x is not None and y is not None]
         if points:
             style = style_of(method) | {"linestyle": "none"}
-            axis.plot(*zip(*points), label=_label(method), markersize=8 if method in CANONICAL else 6, **style)
-            if all_named or _label(method) != method:
-                middle = tuple(mean(values) for values in zip(*points))
-                axis.annotate(method, middle, xytext=(5, 3), textcoords="offset points", fontsize=7, color=GREY)
+            axis.plot(*zip(*points), label=label_of(method), markersize=8 if method in CANONICAL else 6, **style)
+            if all_named or label_of(method) != method:
+                named[method] = tuple(mean(values) for values in zip(*points))
+    for i, (method, middle) in enumerate(sorted(named.items(), key=lambda item: item[1][1])):  # below, then above
+        side = {"xytext": (-6, 4), "ha": "right"} if i % 2 else {"xytext": (6, -8)}
+        axis.annotate(method, middle, textcoords="offset points", fontsize=7, color=GREY, **side)
     axis.set(xlabel=LABELS.get(name, name), ylabel="linear accuracy (%)")
     axis.margins(x=0.15, y=0.1)  # room for the names
     axis.grid(True)
@@ -121,5 +124,6 @@ def rank_correlations(axis: Any, done: Sequence[Evidence]) -> None:
     axis.grid(axis="x")
 
 
-def _label(method: str) -> str:
+def label_of(method: str) -> str:
+    """What a legend calls a row: those without a colour of their own share a name."""
     return method if method in (*CANONICAL, *ESTABLISHED) else "other rows"

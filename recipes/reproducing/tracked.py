@@ -11,7 +11,7 @@ from hf_mi_ssl.evaluation.figures import draw_estimates, legend_of_estimates
 
 from .comparison import CANONICAL, ESTABLISHED, by_method, markdown, spread
 from .evidence import Evidence
-from .figures import GREY, NEUTRAL, style_of
+from .figures import GREY, NEUTRAL, label_of, style_of
 
 ESTIMATES = ("cos_dv", "cos_dv_calibrated", "info_nce", "jsd")
 COMPARED = {
@@ -55,16 +55,17 @@ def rows_figure(done: Sequence[Evidence], path: Path) -> None:
                 length = min(len(steps) for steps, _ in curves)
                 epochs = np.array(curves[0][0][:length]) / runs[0].results["steps"] * runs[0].curve("epoch")[1][-1]
                 values = np.mean([values[:length] for _, values in curves], axis=0)
-                axis.plot(epochs, values, label=method, markersize=4, **style_of(method))
+                axis.plot(epochs, values, label=label_of(method), markersize=4, **style_of(method))
         axis.set(title=label, xlabel="epoch")
         axis.title.set(color=GREY, fontsize=10)
         if "log" in label:
             axis.set_yscale("log", base=2)
             axis.yaxis.set_major_formatter("{x:g}")
-    handles, labels = axes[0].get_legend_handles_labels()
+    handles = dict(zip(*axes[0].get_legend_handles_labels()[::-1]))  # by label
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(8, len(labels)), frameon=False, labelcolor=GREY
-    )
+        handles.values(), handles, loc="outside lower center", ncols=min(9, len(handles)), frameon=False,
+        labelcolor=GREY,
+    )  # fmt: skip
     _save(figure, path)
 
 
