@@ -85,7 +85,9 @@ ENCODERS = {
         '{"base_model_name_or_path": "evil/model", "peft_type": "LORA"}'
     ),
 }  # fmt: skip
-HARMLESS = {"code beside a known type", "another name"}  # what they say is ignored
+# What they say is ignored
+HARMLESS = {"code beside a known type", "another name", "quantised by strangers", "pipe as preprocessor",
+            "adapter of the Hub"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", some_fast(*ENCODERS))
@@ -96,7 +98,7 @@ def test_a_hostile_encoder_runs_nothing_asks_nobody_and_costs_one_line(name, enc
     ENCODERS[name](hostile)
     argv = [*images_of(flat), *STEPS, "--init_from", hostile]
     code, said = seen.attempt(lambda: train("jmi", tmp_path / "run", *argv), capfd, seconds=60)
-    assert code == 0 if name in HARMLESS else code in (0, ExitCode.ARGUMENTS), said
+    assert code == (0 if name in HARMLESS else ExitCode.ARGUMENTS), said
     if code:
         assert len([line for line in said.splitlines() if line.startswith("pretrain_jmi.py")]) == 1
 
