@@ -16,7 +16,7 @@ from .text import escaped, hub_id, number, plain, public
 
 # The columns of a row, those of JMI among them; encoder and terms have places of their own on the card.
 _ROW = [column for column in SDMIConfig.columns() if column not in ("encoder_config", "joint", "marginal")]
-_PLACES = {"output_dir", "data_dir", "data_files", "config", "resume_from_checkpoint", "imported"}
+PLACES = {"output_dir", "data_dir", "data_files", "config", "resume_from_checkpoint", "imported"}
 _FIGURES = {
     "training.png": "The objective and its terms against the training step.",
     "mi.png": "Mutual information of held-out views against the training step, with 95 % intervals and ceilings.",
@@ -73,7 +73,7 @@ def render_card(run_dir: str | Path, template_path: str | Path, *, model_id: str
         "arguments": [
             (escaped(name), escaped(value))
             for name, value in sorted(arguments.items())
-            if public(value) not in (None, [], {}, "") and name not in _PLACES
+            if public(value) not in (None, [], {}, "") and name not in PLACES
         ],
         "surroundings": [fact for key in ("hardware", "timing", "versions") for fact in _flat(results, key)],
         "figures": _figures(run_dir),

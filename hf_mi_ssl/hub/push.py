@@ -17,7 +17,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from ..errors import ExitCode, UserError
-from .card import _PLACES
+from .card import PLACES
 from .evidence import EVIDENCE, read_object
 from .export import export_encoder
 from .text import public
@@ -124,7 +124,7 @@ def _without_places(file: Path) -> str:
 
     def told(value):
         if isinstance(value, dict):
-            return {key: told(inner) for key, inner in value.items() if key not in _PLACES}
+            return {key: told(inner) for key, inner in value.items() if key not in PLACES}
         if isinstance(value, list):
             return [told(inner) for inner in value]
         return Path(value).name if public(value) is None and value is not None else value
