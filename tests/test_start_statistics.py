@@ -103,6 +103,16 @@ def test_groups_of_more_images_than_are_looked_at_by_default_have_statistics(gro
     assert any(not torch.equal(value, buffers_of(branches)[key]) for key, value in buffers_of(found).items())
 
 
+@pytest.mark.parametrize(("n", "group", "used"), [(23, 8, 16), (5, 8, 5), (16, 8, 16)])
+def test_a_batch_that_lacks_an_image_has_the_statistics_of_its_whole_groups(n, group, used):
+    """As where a sampled image cannot be read."""
+    batch = torch.randn(n, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    model = small_model("jmi", batch_norm_group_size=group)
+    found = buffers_of(with_statistics(model.branches, [batch]))
+    expected = buffers_of(with_statistics(model.branches, [batch[:used]]))
+    assert all(torch.equal(value, expected[key]) for key, value in found.items())
+
+
 @pytest.mark.slow
 def test_a_run_at_learning_rate_0_starts_where_it_stays_and_has_not_grown(folder, tmp_path):
     """Batch norm learns its statistics in the first steps: what MI gains by them is no growth."""

@@ -326,7 +326,12 @@ def test_what_was_read_before_a_stream_goes_on_counts_for_what_may_be_bad(shards
     again.stream.read = 10**6  # as after days
     list(training_batches(again, range(5, 6), 4, 3))
     assert again.report.limits["train"] >= 0.1 * 10**6
-    for evil in (-1, 0.5, "1", None):
+    entry = {"split": "train", "kind": "corrupt", "reason": "cut", "file": None}
+    bad = [entry | {"row": row} for row in range(2000)]  # of a million images
+    DataState(opened(shards, "plain")[0]).load_state_dict(saved | {"read": 10**6, "bad": bad})
+    with pytest.raises(UserError, match="max_bad_fraction"):
+        DataState(opened(shards, "plain")[0]).load_state_dict(saved | {"bad": bad})
+    for evil in (-1, 0.5, "1", None, 10**400):
         with pytest.raises(ValueError, match="no number of images"):
             DataState(again).load_state_dict(saved | {"read": evil})
 

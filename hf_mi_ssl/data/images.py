@@ -8,6 +8,7 @@ of PIL's formats start other programs. So: six formats, a limit read from the he
 import errno
 import io
 import os
+import stat
 import warnings
 from pathlib import Path
 
@@ -24,8 +25,9 @@ MAX_PIXELS = 50_000_000
 MAX_BYTES = 1_000_000_000  # of a file
 _EMBED = "embed the image's bytes in the data"
 _REASON = 100  # characters of what PIL says
-# The next time, or on another machine, the same file may be read
-_OF_THE_MACHINE = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
+# What is wrong with a file for as long as it is there; of another error the machine is to blame, and it may pass
+_OF_THE_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG,
+                errno.EINVAL)  # fmt: skip
 _PHOTOMETRIC, _BITS = 262, 258  # tags of TIFF
 
 
@@ -96,7 +98,7 @@ def decode(data: bytes | None, path: str | Path | None = None) -> Image.Image:
         known = ", ".join(FORMATS)
         raise BadImageError("not an image", f"not an image that can be read (known: {known})") from error
     except Exception as error:  # PIL's parsers raise a dozen types on damaged files
-        if isinstance(error, MemoryError) or getattr(error, "errno", None) in _OF_THE_MACHINE:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) not in (None, *_OF_THE_FILE):
             raise
         said = str(error)[:_REASON] or type(error).__name__
         raise BadImageError("corrupt", f"corrupt or truncated image ({said})") from error
@@ -112,9 +114,18 @@ def own_file(path: str, folders: list[str] | None) -> str:
         return path
     for folder in map(os.path.realpath, folders if "\0" not in path else ()):
         file = os.path.realpath(os.path.join(folder, path))
-        if os.path.commonpath([folder, file]) == folder and os.path.isfile(file):
+        if os.path.commonpath([folder, file]) == folder and _is_file(file):
             return file
     raise BadImageError("foreign path", "not a file in the folder of the data", _EMBED)
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError as error:
+        if error.errno not in _OF_THE_FILE:
+            raise
+        return False
 
 
 def as_cell(cell: object) -> Cell:

@@ -217,7 +217,10 @@ class ImageReader:
 
     def fetch(self, indices: Tensor) -> Tensor:
         """The images `indices` (n,): uint8 (n, 3, size, size) on the device. Raises `UserError` for a bad one."""
-        return self.corpus.squares(indices.cpu(), self.size).to(self.device)
+        try:
+            return self.corpus.squares(indices.cpu(), self.size).to(self.device)
+        except OF_THE_MACHINE as error:
+            raise as_user_error(error) from error
 
     def batches(self, orders: Iterable, stand_in: StandIn | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """As those of `ImageStore`. `orders` may be endless; it is read a few batches ahead."""

@@ -20,8 +20,8 @@ def with_statistics(branches: Branches, batches: Iterable[Tensor]) -> Branches:
     """A copy of the branches in eval mode, the statistics of their batch norms the mean over `batches`, (n, 3, S, S).
 
     At initialisation they are 0 and 1, which no image has. Every process has to be given the same whole batches, and
-    all arrive at the same. Only batch norms are in train mode: nothing is drawn at random. In group batch norm, fewer
-    images than a group are one group.
+    all arrive at the same. Only batch norms are in train mode: nothing is drawn at random. Images beyond the last
+    whole group of group batch norm are left out; fewer images than a group are one group.
     """
     branches = copy.deepcopy(branches)
     modules = [module for branch in branches.values() for half in branch for module in half.eval().modules()]
@@ -32,12 +32,14 @@ def with_statistics(branches: Branches, batches: Iterable[Tensor]) -> Branches:
         layer.train()
         if isinstance(layer, GlobalBatchNorm):
             layer.alone = True
-    seen = 0
+    grouped = [layer for layer in layers if isinstance(layer, GroupBatchNorm)]
+    largest, seen = max((layer.group_size for layer in grouped), default=1), 0
     for batch in batches if layers else ():
+        group = min(largest, len(batch))
+        batch = batch[: len(batch) // group * group]
         seen += len(batch)
-        for layer in layers:
-            if isinstance(layer, GroupBatchNorm):
-                layer.group_size = min(layer.group_size, len(batch))
+        for layer in grouped:
+            layer.group_size = min(layer.group_size, group)
         for encoder, projector in branches.values():
             projector(encoder(batch).pooler_output.flatten(1))
     if layers and not seen:

@@ -72,8 +72,7 @@ class Evaluation:
         layers = (module for branch in branches.values() for half in branch for module in half.modules())
         group = max([getattr(layer, "group_size", 1) for layer in layers])
         seen = self.train.sample(max(_STATISTICS_IMAGES, group), self.seed)
-        whole_groups = len(seen) // group * group or len(seen)
-        batches = seen.images.batches([seen.indices[:whole_groups]])
+        batches = seen.images.batches([seen.indices])
         views = (view for known, images in batches for view in self.views(images, _NO_EPOCH, known))
         return with_statistics(branches, views)
 

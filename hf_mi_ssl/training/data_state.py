@@ -66,10 +66,11 @@ class DataState:
         if not self.stream:
             return
         read = state.get("read", 0)
-        if type(read) is not int or read < 0:
+        if type(read) is not int or not 0 <= read < 1 << 63:
             raise ValueError("it has read no number of images")
         self.stream.begin(state.get("first_epoch", 0))
         self.stream.read = read
+        self.report.add(self.stream.split, (), self.stream.num_images, read)  # what may be bad is of all that was read
         if not positions:
             return
         self.stream.check(positions)

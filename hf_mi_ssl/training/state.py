@@ -82,14 +82,16 @@ class TrainingState:
             return 0
         (own,) = broadcast_object_list([latest_checkpoint(self.root)])  # a network's disk may show others a later one
         path = own if checkpoint == "latest" else Path(checkpoint)
-        if path is None and any(self.root.glob("checkpoint-*")):
+        (incomplete,) = broadcast_object_list([any(self.root.glob("checkpoint-*"))])
+        if path is None and incomplete:
             raise UserError(f"no checkpoint in {self.root} is complete; give another --output_dir to start again")
         if path is None:
             logger.warning("no checkpoint in %s: starting from the beginning", self.root)
             return 0
+        for one in (path, own) if own and own != path else (path,):  # before any of them may be refused
+            if len({*gather_object([_manifest_of(one)])}) > 1:
+                raise UserError(f"processes do not see the same {one}: --output_dir has to be on a disk they share")
         record = read_record(path)
-        if len({*gather_object([digest(path / MANIFEST)])}) > 1:
-            raise UserError(f"{path} is not the same for all processes: --output_dir has to be on a disk they share")
         elsewhere = path.resolve().parent != self.root.resolve()
         if own and path != own:
             of_own = read_record(own)
@@ -155,6 +157,14 @@ class TrainingState:
 def _short(value) -> str:
     """What a line says of a value that anybody may have written."""
     return text if len(text := repr(value)) <= 80 else f"{text[:79]}…"
+
+
+def _manifest_of(checkpoint: Path) -> str:
+    """The digest of a checkpoint's manifest, or why there is none."""
+    try:
+        return digest(checkpoint / MANIFEST)
+    except OSError as error:
+        return type(error).__name__
 
 
 def lock(directory: Path):

@@ -1,7 +1,8 @@
 """The optimiser's steps, and what becomes of those whose loss or gradient is not finite: they change nothing, but that
 a target which follows moves on, and are counted.
 
-What is judged is the norm of the gradient after it has been summed over processes, so that all of them judge alike.
+What is judged is the norm of the gradient after it has been summed over processes, so that all of them judge alike,
+and the loss, which is of the images of all of them and the same for all.
 """
 
 import torch

@@ -42,7 +42,7 @@ def ours_training(encoder: str, size: int, settings: Settings, precision: str = 
         updates.begin()
         with accelerator.accumulate(network):
             outputs = forward_backward(accelerator, network, tuple(pair), len(pair[0]))
-            updates.step()
+            updates.step(outputs.loss)
         return outputs.loss
 
     return step

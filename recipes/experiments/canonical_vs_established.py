@@ -139,7 +139,8 @@ def report(done: Done, args: Namespace) -> Report:
                 primary=equal == "epochs",
             )
         )
-    best = max(rivals, key=lambda method: mean_interval(accuracy(done, method)).value, default=None)
+    reached = {method: mean_interval(accuracy(done, method)).value for method in rivals}
+    best = max((method for method in rivals if not math.isnan(reached[method])), key=reached.get, default=None)
     for row in CANONICAL if best else ():
         text = (
             f"`{row}` is as good as the best of them, `{best}`, at equal epochs (added, when all had been looked at)"

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from reporting import Claim, Interval, mean_interval, paired
+from reporting import Claim, Interval, paired
 from reproducing import comparison
 from reproducing.evidence import Evidence, read_all
 
@@ -61,7 +61,10 @@ def _added(
         return {run.seed: run.measured(name).get("value") for run in rows.get(row, ())}
 
     claims, added = [], "(added, when the first runs had been looked at)"
-    best = max(rivals, key=lambda row: mean_interval(of(row, "linear_top1")).value, default=None)
+    shared = set.intersection(*({*of(row, "linear_top1")} for row in rivals)) if rivals else set()
+    reached = {row: [of(row, "linear_top1")[seed] for seed in shared] for row in rivals}
+    full = [row for row in rivals if shared and None not in reached[row]]
+    best = max(full, key=lambda row: sum(reached[row]), default=None)
     for row in comparison.CANONICAL if best else ():
         text = f"{where}, `{row}` is as good as the best of them, `{best}`, at equal epochs {added}"
         found = paired(of(row, "linear_top1"), of(best, "linear_top1"))

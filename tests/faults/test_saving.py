@@ -249,8 +249,9 @@ def test_a_checkpoint_that_cannot_be_removed_ends_no_run(tmp_path, caplog, monke
     [
         ({"latest_checkpoint": lambda root: root / "checkpoint-2"}, [0, 0]),
         ({"digest": lambda path: "of other files"}, [ExitCode.ARGUMENTS] * 2),
+        ({"digest": mock.Mock(side_effect=FileNotFoundError)}, [ExitCode.ARGUMENTS] * 2),
     ],
-    ids=["an older one", "another of that name"],
+    ids=["an older one", "another of that name", "none"],
 )
 def test_processes_go_on_from_the_same_checkpoint(sees, ends, flat, tmp_path):
     """A network's disk may show one of them later what is there; or every machine has a disk of its own."""

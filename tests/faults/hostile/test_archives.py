@@ -18,7 +18,8 @@ OUTSIDE = "../../../outside.png"
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A directory three below `tmp_path`, and what lies there; a picture that is nobody's business beside them."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    for name in ("HF_DATASETS_CACHE", "DOWNLOADED_DATASETS_PATH", "EXTRACTED_DATASETS_PATH"):
+        monkeypatch.setattr(datasets.config, name, str(tmp_path / "cache" / name))
     (tmp_path / "secret.png").write_bytes(png(200))
     deep = tmp_path / "one" / "two" / "three"
     deep.mkdir(parents=True)
@@ -64,6 +65,7 @@ def test_an_archive_writes_nothing_elsewhere_and_its_links_are_not_followed(make
     levels = corpus.squares(torch.arange(len(corpus)), 6, bad).flatten(1).amax(1)
     assert written(tmp_path) == before
     assert not absolute.exists()
+    assert not [*tmp_path.rglob("outside.png")]
     if make is tar_of:  # members are read where they are, whatever their names; links are none of them
         assert not bad
         assert levels.tolist() == [7] * (GOOD + 2)
