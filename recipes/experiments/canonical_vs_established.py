@@ -246,7 +246,7 @@ def draw(done: Done, methods: Sequence[str], directory: Path):
     drawing.points(third, found)
     third.set(title="rank correlation with accuracy", xlim=(-1.05, 1.05))
     for axis, ((matrix, dataset), runs) in zip(axes[0][3:], panels.items()):
-        mi_against_accuracy(axis, runs, "mi/cos_dv_calibrated", all_named=True)
+        mi_against_accuracy(axis, runs, "mi/cos_dv_calibrated")
         axis.set(title=f"{dataset}, {matrix}")
     drawing.legend(figure, axes)
     return figure

@@ -92,8 +92,8 @@ def accuracy_against_compute(axis: Any, done: Sequence[Evidence], key: str = "li
     axis.grid(True)
 
 
-def mi_against_accuracy(axis: Any, done: Sequence[Evidence], name: str, all_named: bool = False) -> None:
-    """A mark for each run; rows without a colour of their own bear their names, or all rows, where no legend does."""
+def mi_against_accuracy(axis: Any, done: Sequence[Evidence], name: str) -> None:
+    """A mark for each run; rows without a colour of their own bear their names."""
     named = {}
     for method, runs in by_method(done).items():
         points = [(run.measured(name).get("value"), run.measured("linear_top1").get("value")) for run in runs]
@@ -101,7 +101,7 @@ def mi_against_accuracy(axis: Any, done: Sequence[Evidence], name: str, all_name
         if points:
             style = style_of(method) | {"linestyle": "none"}
             axis.plot(*zip(*points), label=label_of(method), markersize=8 if method in CANONICAL else 6, **style)
-            if all_named or label_of(method) != method:
+            if label_of(method) != method:
                 named[method] = tuple(mean(values) for values in zip(*points))
     for i, (method, middle) in enumerate(sorted(named.items(), key=lambda item: item[1][1])):  # below, then above
         side = {"xytext": (-6, 4), "ha": "right"} if i % 2 else {"xytext": (6, -8)}
