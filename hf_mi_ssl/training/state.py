@@ -16,7 +16,7 @@ from torch import nn
 from ..counter import bits
 from ..distributed import process_index
 from ..errors import MALFORMED, ExitCode, UserError
-from ..files import digest
+from ..files import digest, is_plain_file
 from .arguments import PretrainingArguments
 from .checkpoints import MANIFEST, latest_checkpoint, save_checkpoint
 from .optimization import check_state
@@ -160,9 +160,9 @@ def _short(value) -> str:
 
 
 def _manifest_of(checkpoint: Path) -> str:
-    """The digest of a checkpoint's manifest, or why there is none."""
+    """The digest of a checkpoint's manifest, or that there is none that may be read."""
     try:
-        return digest(checkpoint / MANIFEST)
+        return digest(checkpoint / MANIFEST) if is_plain_file(checkpoint / MANIFEST) else "none"
     except OSError as error:
         return type(error).__name__
 

@@ -22,6 +22,15 @@ from hf_mi_ssl.training.updates import Updates
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Threads that wait for each other beside other tests would be what is measured."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def ratio(one, other, rounds: int = 15, clock=time.process_time) -> float:
     """Of the seconds that they take, of CPU time unless told otherwise."""
     taken = [], []
