@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -44,7 +45,6 @@ def save_checkpoint(root: Path, step: int, states: dict[str, dict], record: dict
     trees, tensors = {}, {name: {} for name in states}
     for name, state in states.items():
         trees[name] = split(state, "", tensors[name])
-        refuse_not_finite(name, tensors[name], root)
     try:
         root.mkdir(parents=True, exist_ok=True)
         _sweep(root)
@@ -52,6 +52,9 @@ def save_checkpoint(root: Path, step: int, states: dict[str, dict], record: dict
             _write(final, step, trees, tensors, record)
         for old in [path for path in _candidates(root) if _step(path) <= step][total_limit:]:
             _tidy(_remove, old)
+    except UserError:  # not finite
+        _tidy(discard, _temporary(final))
+        raise
     except (OSError, SafetensorError) as error:
         size = sum(tensor.nbytes for of_part in tensors.values() for tensor in of_part.values())
         raise _not_written(final, size, error) from error
@@ -59,10 +62,14 @@ def save_checkpoint(root: Path, step: int, states: dict[str, dict], record: dict
 
 
 def _write(final: Path, step: int, trees: dict, tensors: dict, record: dict) -> None:
-    root, temporary = final.parent, final.with_name(f"{_TEMPORARY}{step}")
+    root, temporary = final.parent, _temporary(final)
     temporary.mkdir()
     for name, tree in trees.items():
-        save_file(apart(tensors[name]), temporary / f"{name}.safetensors")
+        # Torch computes in this thread: OpenMP would let its threads sleep from then on if it did in another
+        with ThreadPoolExecutor(1) as beside:
+            saved = beside.submit(save_file, apart(tensors[name]), temporary / f"{name}.safetensors")
+            refuse_not_finite(name, tensors[name], root)
+            saved.result()
         (temporary / f"{name}.json").write_text(json.dumps(tree))
     (temporary / RECORD).write_text(json.dumps(record | {"step": step}))
     files = {path.name: sync_and_digest(path) for path in sorted(temporary.iterdir())}
@@ -75,6 +82,10 @@ def _write(final: Path, step: int, trees: dict, tensors: dict, record: dict) -> 
     temporary.rename(final)
     sync(root)
     sync(root.parent)
+
+
+def _temporary(final: Path) -> Path:
+    return final.with_name(f"{_TEMPORARY}{_step(final)}")
 
 
 def latest_checkpoint(root: Path, before: float = math.inf) -> Path | None:
@@ -143,7 +154,7 @@ def _is_finite(tensor: Tensor) -> bool:
 
 def _not_written(final: Path, size: int, error: Exception) -> UserError:
     """What a user is told of a checkpoint that cannot be written; gives back the room that was taken."""
-    shutil.rmtree(final.with_name(f"{_TEMPORARY}{_step(final)}"), ignore_errors=True)
+    shutil.rmtree(_temporary(final), ignore_errors=True)
     try:
         room = f", {shutil.disk_usage(final.parent).free:,} are free"
     except OSError:

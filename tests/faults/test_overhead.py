@@ -72,7 +72,7 @@ def test_a_save_that_is_digested_and_checked_costs_little_more_than_one_that_is_
     save = functools.partial(save_checkpoint, tmp_path / "checkpoints", states=state, record={}, total_limit=1)
     found = ratio(lambda: save(next(steps)), plain, 9, time.monotonic)
     figure("a save / one that is only synced", f"{found:.1f}")
-    assert found < 5
+    assert found < 2.5
 
 
 def test_a_step_is_judged_at_little_cost(figure):
