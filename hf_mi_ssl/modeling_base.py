@@ -108,11 +108,11 @@ class MISSLForPreTraining(MISSLPreTrainedModel):
 
         Every one on the left is compared with every one on the right that is not of the same view.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # each paradigm has its own
 
     def compare(self, left: Embeddings, right: Embeddings, phase: str = "E") -> MIPreTrainingOutput:
         """−L of the sides of all processes, and what it is made of."""
-        raise NotImplementedError
+        raise NotImplementedError  # each paradigm has its own
 
     def forward(
         self,

@@ -1,6 +1,7 @@
 """What fixed-critic estimators share: fitting on some pairs, measuring others, cross-fitting, the report."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
@@ -12,7 +13,7 @@ from .result import ROUNDING, Z95, MIEstimate, cut
 from .streamed import Cosines, Kernel, Law
 
 
-class FixedCritic:
+class FixedCritic(ABC):
     """MI, in nats, from the cosines of pairs: `fit` on some pairs, `estimate` on others. No network is trained.
 
     Subclasses say what is fitted, the sums they need, the statistic with the pairs' influences on it, and what perfect
@@ -33,24 +34,24 @@ class FixedCritic:
         part = measure_all([self], Cosines(z_a, z_b))
         return self.report(part, self.describe() + " fitted on other pairs" * self.fits, len(z_a), z_a.shape, split)
 
-    def fit_law(self, positives: Tensor, law: Law) -> None:
+    def fit_law(self, positives: Tensor, law: Law) -> None:  # noqa: B027 - most critics have none to set
         """Set the critic's free constants from the positive cosines (N,) and the law of the negative ones."""
 
+    @abstractmethod
     def kernel(self) -> Kernel:
         """The sums over the re-pairings that the statistic is made of."""
-        raise NotImplementedError
 
+    @abstractmethod
     def influence(self, positives: Tensor, sums) -> tuple[float, Tensor]:
         """The statistic of the positive cosines (N,) and the kernel's sums, and the influence of each pair, (N,)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reach(self, n: int, dimension: int) -> float:
         """The most, in nats, that the critic says of n perfectly aligned pairs, uniform on the sphere of R^D."""
-        raise NotImplementedError
 
+    @abstractmethod
     def describe(self) -> str:
         """The critic and its constants, in words."""
-        raise NotImplementedError
 
     def to_nats(self, statistic: float) -> float:
         """The statistic as a value of MI; a rising function."""

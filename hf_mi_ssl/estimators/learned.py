@@ -4,6 +4,7 @@ Pairs are used once each: for training, for choosing (when to stop, which scale)
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Self
 
@@ -37,7 +38,7 @@ class Network(nn.Module):
 Member = tuple[Coordinates, Network]
 
 
-class LearnedCritic:
+class LearnedCritic(ABC):
     """L = mean_i S_ii − log mean_{i≠j} e^{S_ij}, S = Σ_k w_k T_k, critics T_k and weights w fitted on other pairs
 
     A lower bound on MI in the population, whatever T_k and w are (Donsker–Varadhan). Low by what the critics did not
@@ -67,13 +68,13 @@ class LearnedCritic:
             self.weights = best_weights(all_scores(self.members, validation))
         return self
 
+    @abstractmethod
     def train(self, train: Split, validation: Split) -> list[Member]:
         """The critics T_k, each with the coordinates that it reads."""
-        raise NotImplementedError
 
+    @abstractmethod
     def describe(self) -> str:
         """The critic, in words."""
-        raise NotImplementedError
 
     def estimate(self, z_a: Tensor, z_b: Tensor, split: str = "held-out") -> MIEstimate:
         """Measure pairs (n, D), (n, E), which `fit` must not have seen: all n² − n re-pairings, in memory O(n).

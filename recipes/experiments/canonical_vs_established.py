@@ -18,7 +18,7 @@ import drawing
 import numpy as np
 import torch
 from harness import Done, Job, Replicates, build, main, make_source, replicates, train
-from reporting import Claim, Interval, Report, mean_interval, paired, table
+from reporting import Claim, Interval, Report, mean_interval, ours, paired, paper, table
 from reproduced_images import MARGIN, claims_of, images, on_images
 from reproducing.costs import count_step
 from reproducing.figures import mi_against_accuracy, style_of
@@ -148,22 +148,10 @@ def report(done: Done, args: Namespace) -> Report:
         found = paired(accuracy(done, row), accuracy(done, best))
         claims.append(Claim(text, "extension", found, -MARGIN))
     ratio = flops(done).get("sdmi", math.nan) / flops(done).get("jmi", math.nan)
-    claims.append(
-        Claim(
-            "a step of `sdmi` costs more than one of `jmi`: ratio of operations, counted, less 1",
-            "ours",
-            Interval(ratio - 1, ratio - 1, ratio - 1, 1),
-            0,
-        )
-    )
-    claims.append(
-        Claim(
-            "`sdmi` has more cos-DV than `jmi` (nats)",
-            "paper",
-            paired(*(replicates(done, row, lambda r: r["curves"]["mi/cos_dv"][-1]) for row in CANONICAL)),
-            0,
-        )
-    )
+    costs_more = "a step of `sdmi` costs more than one of `jmi`: ratio of operations, counted, less 1"
+    more = paired(*(replicates(done, row, lambda r: r["curves"]["mi/cos_dv"][-1]) for row in CANONICAL))
+    claims.append(ours(costs_more, Interval(ratio, ratio, ratio, 1) + -1))
+    claims.append(paper("`sdmi` has more cos-DV than `jmi` (nats)", more))
     claims += [claim for place, runs in images(args.reproduced).items() for claim in claims_of(*place, runs)]
     for name, measure in MEASURES.items():
         found = mean_interval(list(correlations(ends(done, "linear_h"), measure).values()))

@@ -45,8 +45,7 @@ ARMS = {
     "sdmi": {"columns": {}},
     "simsiam": {"columns": {"predictor_hidden_size": 64, "projector_hidden_size": 64, "projection_size": 16}},
 }
-DIMENSION = 16  # of z
-BOUNDS = list(ARMS)[:3]  # the arms that ascend a bound
+DIMENSION, BOUNDS = 16, list(ARMS)[:3]  # of z; the arms that ascend a bound
 COMMON = {"steps": 150, "batch_size": 128, "evaluations": 5, "probes": True, "measure": ["factor_information"]}
 LINEAR = {space: at("end", f"linear_{space}") for space in "zh"}
 PREDICTORS = {
@@ -198,10 +197,9 @@ def report(done: Done, args: Namespace) -> Report:
         "content (8 values), style of B bits that survives with probability p, private nuisance, all discrete: 16 "
         "settings, 8 to 64 symbols for 16 dimensions; style and nuisance are written 1.5 times as large as content, "
         "as colour is in images, which favours H2; Z, on the sphere and centred, is read with noise "
-        f"σ = {RESOLUTION} of its spread, so that its information is finite "
-        f"and computed from the density. {COMMON['steps']} steps of {COMMON['batch_size']} pairs, Adam at 3e-3, seeds "
-        "0 to 4. H1 was read first of all settings at once, with the ceiling of a uniform sphere, which no discrete "
-        "views can reach; Z was read first without centring.",
+        f"σ = {RESOLUTION} of its spread, so that its information is finite, by its density. {COMMON['steps']} "
+        f"steps of {COMMON['batch_size']} pairs, Adam at 3e-3, seeds 0 to 4. H1 was first read of all at once, "
+        "with the ceiling of a uniform sphere, which no discrete views reach; Z first without centring.",
         claims(done, correlation),
         f"{style_table(done)}\n\n{explanations(done, correlation)}",
         lambda: draw(done, correlation),

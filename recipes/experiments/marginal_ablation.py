@@ -188,29 +188,25 @@ def grid(done: Done) -> str:
     def column(marginal: str) -> Cell:
         return lambda row: rank_and_kinds(done, name_of(*reversed(rows[row]), marginal))
 
-    columns = {marginal: column(marginal) for marginal in LADDER}
     normed = [name_of(*row, "none", norm=True) for row in NORMED]
     return (
         "## The grid\n\nEffective rank (of 16) at the end, of the branch that has less, how many of the runs "
         "collapsed to what, and the median step at which that was first seen.\n\n"
-        f"{arms_table('SDMI', list(rows), columns)}\n\nWith batch norm at the projector's end:\n\n"
+        f"{arms_table('SDMI', list(rows), {m: column(m) for m in LADDER})}\n\nBatch norm at the projector's end:\n\n"
         f"{arms_table('arm', normed, {'rank': lambda arm: rank_and_kinds(done, arm)})}"
     )
 
 
 def panel(done: Done) -> str:
-    columns = means(
-        done,
-        {
-            "rank of z": last(ONLINE),
-            "rank of target t": last(TARGET),
-            "cos-DV (z, z′)": last("mi/cos_dv"),
-            "rank of W(t − μ)": at("white", "rank"),
-            "cos-DV (prediction, t)": predicted,
-            "linear accuracy of z": at("end", "linear_z"),
-        },
-    )
-    columns["first step in collapse"] = lambda arm: collapse.first_step(done, arm)
+    reads = {
+        "rank of z": last(ONLINE),
+        "rank of target t": last(TARGET),
+        "cos-DV (z, z′)": last("mi/cos_dv"),
+        "rank of W(t − μ)": at("white", "rank"),
+        "cos-DV (prediction, t)": predicted,
+        "linear accuracy of z": at("end", "linear_z"),
+    }
+    columns = means(done, reads) | {"first step in collapse": lambda arm: collapse.first_step(done, arm)}
     rows = [*PANEL, SCALE_FREE, *EXACT_WHITE.values(), *OTHER_WHITE, *(f"{arm}, long" for arm in LONG_ARMS)]
     return (
         "## The predictor without a marginal term\n\nWhite targets are compared with predictions as W(t − μ), all "
@@ -243,8 +239,7 @@ def draw(done: Done):
     reads = {"the target": lambda curves: curves.get(TARGET, curves[ONLINE]), "the online branch": at(ONLINE)}
     for axis, (name, read) in zip(branches, reads.items(), strict=True):
         for i, arm in enumerate([*PANEL, EXACT_WHITE["gradient"]]):
-            words = arm.replace(", none", "").replace(", predictor", "")
-            drawing.runs(axis, done, arm, read, i, words)
+            drawing.runs(axis, done, arm, read, i, arm.replace(", none", "").replace(", predictor", ""))
         axis.set(title=f"predictor, no marginal term:\neffective rank of {name}", xlabel="step")
     drawing.legend(figure, axes)
     return figure
