@@ -10,12 +10,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import datasets
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "recipes" / "experiments"))
 
+from hf_mi_ssl.errors import UserError  # noqa: E402
 from hf_mi_ssl.mi import CRITICS, Pairs  # noqa: E402
 
 _OF_THE_PACKAGE = {*CRITICS}
@@ -24,7 +28,7 @@ import ascents  # noqa: E402
 import reading  # noqa: E402
 import sources  # noqa: E402
 from critics import LearnedCritic  # noqa: E402
-from factor_information import information  # noqa: E402
+from factor_information import information, invertible  # noqa: E402
 from harness import BARE, build, phases_of  # noqa: E402
 from reporting import SOURCES, Claim, Interval, Report, mean_interval, share_interval  # noqa: E402
 from reproducing.evidence import evidence_of, read_all, write_evidence  # noqa: E402
@@ -37,7 +41,7 @@ from hf_mi_ssl.mi.critics import score_matrix  # noqa: E402
 ADDED = {name: CRITICS.pop(name) for name in {*CRITICS} - _OF_THE_PACKAGE}
 NAMES = ("mi_tracking", "marginal_ablation", "regulariser_weights", "canonical_vs_established", "nonconcave_critics",
          "predictor_capacity", "two_modalities", "other_modalities", "information_without_accuracy",
-         "non_gaussian_laws", "surrogate_training", "label_free_selection")  # fmt: skip
+         "non_gaussian_laws", "surrogate_training", "label_free_selection", "cifar10_tracking")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +56,18 @@ def places(tmp_path_factory) -> tuple[Path, Path]:
     return root / "runs", root / "results"
 
 
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> list[str]:
+    """CIFAR-10's columns, with images of noise."""
+    root, generator = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
+    for split in ("train", "test"):
+        pixels = generator.integers(0, 256, (96, 32, 32, 3), dtype=np.uint8)
+        rows = {"img": [Image.fromarray(one) for one in pixels], "label": [i % 10 for i in range(96)]}
+        features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(num_classes=10)})
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(root / f"{split}.parquet")
+    return [f"{split}={root / split}.parquet" for split in ("train", "test")]
+
+
 def run(module, places, monkeypatch, *more: str) -> int:
     flags = ["--tiny", "--seeds", "1", "--parallel", "1", "--runs", str(places[0]), "--results", str(places[1]),
              "--reproduced", str(places[0]), *more]  # fmt: skip
@@ -60,8 +76,10 @@ def run(module, places, monkeypatch, *more: str) -> int:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_runs_and_writes_its_report_figure_and_evidence(name, places, monkeypatch):
-    assert run(importlib.import_module(name), places, monkeypatch) == 0
+def test_each_runs_and_writes_its_report_figure_and_evidence(name, places, monkeypatch, photographs):
+    monkeypatch.delenv("CIFAR10_FILES", raising=False)
+    assert run(importlib.import_module(name), places, monkeypatch, "--data_files", *photographs) == 0
+    monkeypatch.undo()
     page = (places[1] / f"{name}.md").read_text()
     assert re.fullmatch(r"Verdict: (held|did not hold|cannot tell.*)", page.rstrip().splitlines()[-1])
     assert "are not done" not in page
@@ -71,7 +89,10 @@ def test_each_runs_and_writes_its_report_figure_and_evidence(name, places, monke
     assert all({"arguments", "result"} <= set(one) for one in evidence.values())
     claims = page.split("## Claims\n\n")[1].split("\n\n")[0].splitlines()[2:]
     assert all(claim.count("|") == 7 for claim in claims)  # six cells, and none breaks a line in two
-    assert {claim.split(" | ")[1] for claim in claims} <= {*SOURCES.values()}
+    sources = {claim.split(" | ")[1] for claim in claims}
+    assert {source.split(" (")[0] for source in sources} <= {*SOURCES.values()}
+    cited = {source for source in sources if source.startswith(SOURCES["literature"])}
+    assert all(re.fullmatch(r"the literature \(arXiv \d{4}\.\d{5}\)", source) for source in cited)
     if "The paper leaves open whether" in page:  # what a paper leaves open it does not claim
         assert "| the paper |" not in page
 
@@ -85,7 +106,14 @@ def test_all_gathers_the_reports_and_does_nothing_again(places, monkeypatch):
     for name in NAMES:
         assert f"({name}.md)" in page
     assert page.count("**Verdict: ") == len(NAMES)
-    assert all(f"| {source} |" in page for source in ("the paper", "our derivation", "the literature"))
+    sources = ("the paper", "our derivation", "the literature (arXiv 2210.02885)")
+    assert all(f"| {source} |" in page for source in sources)
+    line = r"^\| \[([^]]+)\]\(\w+\.md\) \| .*\?.* \| (?:held|did not hold|cannot tell)"
+    counts = re.findall(line + r" \| (\d+) \| (\d+) \| (\d+) \|$", page, re.M)
+    assert len(counts) == len(NAMES)
+    for title, *numbers in counts:
+        own = (places[1] / f"{title.replace(' ', '_')}.md").read_text().split("## Claims\n\n")[1].split("\n\n")[0]
+        assert sum(map(int, numbers)) == len(own.splitlines()) - 2
 
 
 def test_reports_are_made_again_of_the_evidence_alone(places, monkeypatch, tmp_path):
@@ -145,6 +173,48 @@ def test_the_slack_of_bounds_is_that_of_the_mixture_where_they_are_tightest():
     assert module.slack(done).value == pytest.approx(module.truth_of(module.source_of(2)))
 
 
+def test_growth_is_what_is_gained_beyond_a_control_that_collapses_with_as_few_falls():
+    module = importlib.import_module("tracking")
+    curves = {"sdmi_turns": [0.0, 0.5, 1.5], "jmi": [0.0, 1.0, 2.0], "jmi_without": [0.2, 0.19, 0.19]}
+    curves["sdmi_together"] = [0.0, 1.0, 0.5]
+    done = {
+        f"m-{arm}-seed{seed}": (
+            {"seed": seed},
+            {"fine": {"cos_dv": [*values[:2], values[2] + seed / 10], "cos_dv_target": values}},
+        )
+        for arm, values in curves.items()
+        for seed in (0, 1)
+    }
+    claims = {claim.text: claim for claim in module.Places(done, ["m"], "here").growth()}
+    found = {text: claim.found.value for text, claim in claims.items()}
+    assert [found[text] for text in found if "less what the control gains" in text] == pytest.approx([1.51, 2.01])
+    assert next(found[text] for text in found if "the control, which" in text) == 1.0  # a share cannot tell
+    assert next(found[text] for text in found if "both gradients at once" in text) == pytest.approx(0.5)
+
+
+def test_views_of_photographs_are_of_train_each_epoch_and_held_out_ones_of_test(photographs, monkeypatch):
+    module = importlib.import_module("photographs")
+    monkeypatch.setenv(module.FILES, "")
+    module._corpus.cache_clear()
+    module.take_from(photographs)
+    law = sources.cifar10(images=40)
+    views = law.draw(100, torch.Generator().manual_seed(0))
+    labels = views.labels
+    assert views.a.shape == views.b.shape == (100, 3, 32, 32)
+    assert labels[:40].equal(labels[40:80])  # the same images again
+    assert labels[:20].equal(labels[80:])
+    assert len({tuple(view.flatten().tolist()) for view in (*views.a, *views.b)}) == 200  # with views of their own
+    assert law.draw(100, torch.Generator().manual_seed(0)).a.equal(views.a)
+    assert math.isnan(law.truth())
+    splits, opened = [], module._corpus
+    monkeypatch.setattr(module, "_corpus", lambda split: splits.append(split) or opened(split))
+    for draw in (law.draw, law.held_out):
+        draw(8, torch.Generator().manual_seed(0))
+    assert splits == ["train", "test"]
+    with pytest.raises(UserError, match="train=FILE test=FILE"):
+        module.take_from(["train.parquet"])
+
+
 def test_checkpoints_are_chosen_by_a_measure_by_their_number_and_by_chance():
     module = importlib.import_module("label_free_selection")
     curves = {"step": [0, 1, 2, 3], module.KEY: [0.9, 0.5, 0.7, 0.6], "mi/cos_dv": [9.0, 1.0, 3.0, 2.0]}
@@ -184,7 +254,7 @@ def test_a_gauge_is_asked_the_same_of_runs_that_collapse_and_of_runs_that_do_not
 
 
 def test_no_embedding_of_shared_symbols_has_more_cos_dv_than_clusters_on_a_simplex():
-    module = importlib.import_module("information_without_accuracy")
+    module = importlib.import_module("explanations")
     assert [module.simplex_dv(k, 0.2) for k in (8, 10, 16)] == pytest.approx([2.057, 2.268, 2.703], abs=1e-3)
     z = torch.randn(8, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
     optimizer = torch.optim.Adam([z], 0.05)
@@ -214,7 +284,7 @@ def test_the_pair_that_is_read_of_other_modalities_is_the_one_that_is_trained():
         learns = [any(p.grad is not None for p in tower.parameters()) for tower in towers]
         curve = module.trained_pair(name.rsplit("-seed", 1)[0])
         assert ("predicted" in curve) == (getattr(model, "predictor", None) is not None), name
-        if curve == "mi/cos_dv" or "EMA" in name:  # pairs of f, and targets that follow f, need all of f
+        if curve == "cos_dv" or "EMA" in name:  # pairs of f, and targets that follow f, need all of f
             assert all(learns), name
 
 
@@ -272,8 +342,9 @@ def test_images_are_compared_seed_by_seed_with_the_mean_of_the_established_metho
     accuracies = {"sdmi": (0.5, 0.52, 0.54), "simclr": (0.4, 0.41, 0.42), "byol": (0.5, 0.51, 0.52)}
     for method, values in accuracies.items():
         for seed, value in enumerate(values):
-            row = {"name": "linear_top1", "value": value, "encoder": "trained", "branch": "online"}
-            found = replace(one, method=method, seed=seed, results=one.results | {"evaluations": [row]})
+            said = {("linear_top1", "trained"): value, ("knn_top1", "trained"): value, ("knn_top1", "pixels"): 0.45}
+            rows = [{"name": name, "value": v, "encoder": of, "branch": "online"} for (name, of), v in said.items()]
+            found = replace(one, method=method, seed=seed, results=one.results | {"evaluations": rows})
             write_evidence(found, tmp_path / "cifar10_ten_epochs" / "d" / f"{method}-seed{seed}.json")
     claims = module.claims_of("cifar10_ten_epochs", "shapes", module.images(tmp_path)["cifar10_ten_epochs", "shapes"])
     assert [(claim.found.value, claim.found.n, claim.verdict) for claim in claims[:1]] == [
@@ -283,7 +354,9 @@ def test_images_are_compared_seed_by_seed_with_the_mean_of_the_established_metho
     best, *others = claims[4:]
     assert "the best of them, `byol`" in best.text
     assert (best.found.value, best.found.n, best.verdict) == (pytest.approx(0.01), 3, "held")  # 0, 0.01, 0.02
-    assert [claim.verdict for claim in others] == ["cannot tell"] * 2  # no `jmi`; no MI, of three rows
+    assert [claim.verdict for claim in others[:2]] == ["cannot tell"] * 2  # no `jmi`; no MI, of three rows
+    assert [claim.found.value for claim in others[2:]] == [pytest.approx(0.07), pytest.approx(math.nan, nan_ok=True)]
+    assert "kNN of pixels 45.0 %, kNN of encoders at random — %" in module.on_images(tmp_path)
 
 
 def test_a_job_that_fails_is_counted_and_the_others_go_on(tmp_path, capsys):
@@ -335,6 +408,8 @@ def test_intervals_are_those_of_student_and_never_narrower_than_wilsons():
     agreed = share_interval([10] * 5, [10] * 5)
     assert agreed.value == agreed.high == 1.0
     assert agreed.low == pytest.approx(50 / (50 + 1.959964**2), rel=1e-6)  # Wilson's of 50 of 50
+    cut = mean_interval([0.1, 0.9], 0, 1)  # t_1 = 12.7 reaches far beyond what a share can be
+    assert (cut.low, cut.high) == (0.0, 1.0)
     spread = share_interval([10, 0, 10, 0], [10] * 4)
     assert spread.low == 0.0
     assert spread.high == 1.0
@@ -426,6 +501,30 @@ def test_information_is_the_entropy_where_all_is_apart_and_nothing_where_all_is_
     assert 0.1 < read < math.log(8)
     assert read == pytest.approx(moved, abs=1e-9)
     assert read == pytest.approx(larger, abs=1e-9)
+
+
+def test_maps_that_leave_information_as_it_is_can_be_undone():
+    """The one that bends, by its definition: each half is what it was, but for what the other says."""
+    z = 3 * torch.randn(200, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1
+    maps = invertible(z.float(), 0)
+    assert maps["before"](z) is z
+    turned = maps["after"](z.float())
+    torch.testing.assert_close(
+        turned @ torch.linalg.lstsq(turned, z.float()).solution, z.float(), atol=1e-3, rtol=1e-3
+    )
+    bent = maps["bent"](z.float())
+    units = (z.float() - z.float().mean(0)) / z.float().std(0).square().mean().sqrt()
+    u, v = units.split(3, 1)
+    moved = torch.cat([bent[:, :3] - u, bent[:, 3:] - v], 1)
+    again = maps["bent"](z.float() + 0.0)
+    torch.testing.assert_close(again, bent)
+    order = u[:, 0].argsort()
+    assert moved.abs().mean() > 0.1
+    same_u = z.float().clone()
+    same_u[:, 3:] = same_u[order][:, 3:]  # other v beside the same u: what is added to v does not change
+    other = maps["bent"](same_u)
+    added = other[:, 3:] - (same_u[:, 3:] - z.float()[:, 3:].mean(0)) / z.float().std(0).square().mean().sqrt()
+    torch.testing.assert_close(added, moved[:, 3:], atol=1e-4, rtol=1e-4)
 
 
 def test_two_modalities_take_turns_through_encoders_of_their_own():

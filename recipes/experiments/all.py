@@ -2,14 +2,15 @@
 
     python recipes/experiments/all.py
 
-The same command goes on where it was interrupted. CIFAR-10 is not trained here: the evidence of recipes/reproduce.py
-is taken up, of the matrices below `--reproduced`.
+The same command goes on where it was interrupted. CIFAR-10 is not trained here: the page of cifar10_tracking.py is
+taken up, and the evidence of recipes/reproduce.py, of the matrices below `--reproduced`.
 """
 
 import sys
 from pathlib import Path
 
 import canonical_vs_established
+import cifar10_tracking
 import information_without_accuracy
 import label_free_selection
 import marginal_ablation
@@ -22,6 +23,7 @@ import regulariser_weights
 import surrogate_training
 import two_modalities
 from harness import parser_of, run_experiments
+from reporting import CANNOT_TELL, HELD, NOT_HELD, table
 
 from hf_mi_ssl.errors import UserError
 
@@ -39,34 +41,40 @@ EXPERIMENTS = (
     surrogate_training,
     label_free_selection,
 )
+APART = cifar10_tracking  # not run here, but its page is taken up
+READ_SO = """\
+What arXiv 2510.01345 claims, what the literature says around it, and what we derived from it, each as a command that
+runs in minutes on two cores. `python recipes/experiments/all.py` makes these pages and goes on where it was
+interrupted; CIFAR-10 is trained by `recipes/experiments/cifar10_tracking.py` and `recipes/reproduce.py`. Protocols,
+thresholds and seeds were fixed before the first runs, but for what a page says of itself. What a look at them made us
+add, arms or claims, is marked as added, and what it made us read otherwise, or call primary, as changed; verdicts are
+computed from 95 % intervals, never typed; a claim that fails is a finding. *Held*: the interval lies on the claimed
+side of its threshold; *did not hold*: on the other; else the runs *cannot tell*, and say what they could have told.
+The verdict of a page is that of its primary claims. These are toys: they show where a claim can fail, not how often
+it does."""
 
 
 def gather(results: Path) -> Path:
     """README.md: each question with its claims and its verdict, from the reports."""
-    parts = [
-        "# The paper as commands",
-        "What arXiv 2510.01345 claims, what the literature says around it, and what we derived from it, each as a "
-        "command that runs in minutes on two cores. `python recipes/experiments/all.py` makes these pages and goes "
-        "on where it was interrupted. Protocols, thresholds and seeds were fixed before the runs, but for what a page "
-        "says of itself: which claims of `non_gaussian_laws` are primary was said when the numbers were known. What a "
-        "first look made us add, arms or claims, is marked as added, and what it made us read otherwise as changed; "
-        "verdicts are computed from 95 % intervals, never typed; a claim that fails is a finding. *Held*: the "
-        "interval lies on the claimed side of its threshold; *did not hold*: on the other; else the runs *cannot "
-        "tell*, and say what they could have told. The verdict of a page is that of its primary claims. These are "
-        "toys: they show where a claim can fail, not how often it does.",
-    ]
-    for module in EXPERIMENTS:
+    parts, summary = [], []
+    for module in (EXPERIMENTS[0], APART, *EXPERIMENTS[1:]):
         path = results / f"{module.NAME}.md"
         if not path.exists():
             continue
-        text = path.read_text()
+        text, title = path.read_text(), module.NAME.replace("_", " ")
         question = text.split("\n\n")[1]
         claims = text.split("## Claims\n\n")[1].split("\n\n")[0]
         verdict = text.strip().splitlines()[-1]
         missing = [part for part in text.split("\n\n") if part.startswith("**") and "not done" in part]
-        parts += [f"## [{module.NAME.replace('_', ' ')}]({path.name})", question, *missing, claims, f"**{verdict}**"]
+        parts += [f"## [{title}]({path.name})", question, *missing, claims, f"**{verdict}**"]
+        # A verdict ends its line of the table of claims, with what could be told or without
+        found = [line.rsplit(" | ", 1)[1].split(" (")[0].removesuffix(" |") for line in claims.splitlines()[2:]]
+        counts = [found.count(one) for one in (HELD, NOT_HELD, CANNOT_TELL)]
+        asked = module.__doc__.splitlines()[0]
+        summary.append([f"[{title}]({path.name})", asked, verdict.split(": ")[1].split(" (")[0], *counts])
     page = results / "README.md"
-    page.write_text("\n\n".join(parts) + "\n")
+    header = ["page", "question", "its primary claims", "of all claims held", "did not", "cannot be told"]
+    page.write_text("\n\n".join(["# The paper as commands", READ_SO, table(header, summary), *parts]) + "\n")
     return page
 
 

@@ -1,4 +1,4 @@
-"""The canonical prototypes beside established methods, at equal epochs and at equal compute.
+"""Are the canonical prototypes as good as established methods, at equal epochs and at equal compute?
 
     python recipes/experiments/canonical_vs_established.py
 
@@ -18,7 +18,7 @@ import drawing
 import numpy as np
 import torch
 from harness import Done, Job, Replicates, build, main, make_source, replicates, train
-from reporting import Claim, Interval, Report, mean_interval, ours, paired, paper, table
+from reporting import Claim, Interval, Report, claim, mean_interval, ours, paired, paper, table
 from reproduced_images import MARGIN, claims_of, images, on_images
 from reproducing.costs import count_step
 from reproducing.figures import mi_against_accuracy, style_of
@@ -49,6 +49,7 @@ MEASURES = {  # at evaluation i
     "alignment (minus)": lambda c, i: -c["collapse/alignment"][i],
     "uniformity (minus)": lambda c, i: -c["collapse/uniformity"][i],
 }
+CITED = {"RankMe": "2210.02885", "alignment (minus)": "2005.10242", "uniformity (minus)": "2005.10242"}
 Measure = Callable[[dict, int], float]
 
 
@@ -143,22 +144,21 @@ def report(done: Done, args: Namespace) -> Report:
     best = max((method for method in rivals if not math.isnan(reached[method])), key=reached.get, default=None)
     for row in CANONICAL if best else ():
         text = (
-            f"`{row}` is as good as the best of them, `{best}`, at equal epochs (added, when all had been looked at)"
+            f"`{row}` is as good as the best of them, `{best}`, at equal epochs (added, when all had been looked at: "
+            "a mean hides the best)"
         )
         found = paired(accuracy(done, row), accuracy(done, best))
-        claims.append(Claim(text, "extension", found, -MARGIN))
+        claims.append(Claim(text, "paper", found, -MARGIN, primary=True))
     ratio = flops(done).get("sdmi", math.nan) / flops(done).get("jmi", math.nan)
     costs_more = "a step of `sdmi` costs more than one of `jmi`: ratio of operations, counted, less 1"
     more = paired(*(replicates(done, row, lambda r: r["curves"]["mi/cos_dv"][-1]) for row in CANONICAL))
     claims.append(ours(costs_more, Interval(ratio, ratio, ratio, 1) + -1))
     claims.append(paper("`sdmi` has more cos-DV than `jmi` (nats)", more))
-    claims += [claim for place, runs in images(args.reproduced).items() for claim in claims_of(*place, runs)]
+    claims += [one for place, runs in images(args.reproduced).items() for one in claims_of(*place, runs)]
     for name, measure in MEASURES.items():
-        found = mean_interval(list(correlations(ends(done, "linear_h"), measure).values()))
-        source = "literature" if name in ("RankMe", "alignment (minus)", "uniformity (minus)") else "ours"
-        claims.append(
-            Claim(f"{name} ranks the methods by linear accuracy of h: Spearman's correlation", source, found, 0)
-        )
+        found = mean_interval(correlations(ends(done, "linear_h"), measure), -1, 1)
+        text = f"{name} ranks the methods by linear accuracy of h: Spearman's correlation"
+        claims.append(claim("literature" if name in CITED else "ours", text, found, cited=CITED.get(name, "")))
     return Report(
         NAME,
         "The paper finds its prototypes competitive with established methods, and the most mutual information "
@@ -218,9 +218,10 @@ def draw(done: Done, methods: Sequence[str], directory: Path):
     figure, axes = drawing.panels(1, 3 + len(panels), 4.2, 4.0)
     first, second, third = axes[0][:3]
     for i, equal in enumerate(("epochs", "compute")):
-        found = {method: mean_interval(list(accuracy(done, method, equal=equal).values())) for method in methods}
-        drawing.points(first, found, i, f"equal {equal}", 0.16 * (2 * i - 1))
+        found = {method: mean_interval(accuracy(done, method, equal=equal), 0, 1) for method in methods}
+        drawing.points(first, found, 5 + 2 * i, f"equal {equal}", 0.16 * (2 * i - 1))  # no row's colours
     first.set(title="linear accuracy of h", xlabel="share right")
+    first.legend(fontsize=7, loc="lower left")
     for method in methods:
         x = [v for v in replicates(done, method, lambda r: r["curves"]["mi/cos_dv"][-1]).values() if v is not None]
         y = [v for v in accuracy(done, method).values() if v is not None]
@@ -228,15 +229,13 @@ def draw(done: Done, methods: Sequence[str], directory: Path):
             style = style_of(method) | OTHERS.get(method, {}) | {"linestyle": "none"}
             second.plot(x, y, label=method, alpha=0.8, markersize=8 if method in CANONICAL else 6, **style)
     second.set(title="a dot a seed", xlabel="cos-DV of z (nats)", ylabel="linear accuracy of h")
-    found = {
-        name: mean_interval(list(correlations(ends(done, "linear_h"), m).values())) for name, m in MEASURES.items()
-    }
+    found = {name: mean_interval(correlations(ends(done, "linear_h"), m), -1, 1) for name, m in MEASURES.items()}
     drawing.points(third, found)
     third.set(title="rank correlation with accuracy", xlim=(-1.05, 1.05))
     for axis, ((matrix, dataset), runs) in zip(axes[0][3:], panels.items()):
         mi_against_accuracy(axis, runs, "mi/cos_dv_calibrated")
         axis.set(title=f"{dataset}, {matrix}")
-    drawing.legend(figure, axes)
+    drawing.legend(figure, axes[0][1:])
     return figure
 
 

@@ -7,9 +7,13 @@ import numpy as np
 from reading import Done, Read, replicates
 from reporting import Interval
 
-from hf_mi_ssl.evaluation.figures import COLOURS, new_figure
+from hf_mi_ssl.evaluation.figures import COLOURS as OF_RUNS
+from hf_mi_ssl.evaluation.figures import new_figure
+
+COLOURS = (*OF_RUNS, "#D55E00", "#8C8C8C")  # eight arms, eight colours
 
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
+BAND = 5  # replicates from which on an interval is narrow enough to be looked at
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
@@ -22,8 +26,8 @@ def panels(rows: int, columns: int, width: float, height: float) -> tuple[Any, A
     return figure, axes
 
 
-def curve(axis: Any, steps: Sequence[float], replicates: Sequence[Sequence[float | None]], i: int, label: str) -> None:
-    """The mean over replicates and its 95 % band, in colour and style number i."""
+def curve(axis: Any, steps: Sequence[float], replicates: Sequence[Sequence], i: int, label: str) -> None:
+    """The mean over replicates and its 95 % band, or each of fewer than five; in colour and style number i."""
     from scipy.stats import t
 
     values = np.array([[np.nan if v is None else v for v in one] for one in replicates if len(one) == len(steps)])
@@ -33,7 +37,9 @@ def curve(axis: Any, steps: Sequence[float], replicates: Sequence[Sequence[float
     axis.plot(
         steps, mean, color=colour, linestyle=STYLES[(i + i // len(COLOURS)) % len(STYLES)], linewidth=1.5, label=label
     )
-    if len(values) > 1:
+    if 1 < len(values) < BAND:
+        axis.plot(steps, values.T, color=colour, linewidth=0.7, alpha=0.5)
+    elif len(values) > 1:
         half = t.ppf(0.975, len(values) - 1) * np.nanstd(values, 0, ddof=1) / len(values) ** 0.5
         axis.fill_between(steps, mean - half, mean + half, color=colour, alpha=0.18, linewidth=0)
 
@@ -48,19 +54,25 @@ def runs(
         curve(axis, steps, [read(curves) for curves in found], i, label)
 
 
-def bars(axis: Any, x: Sequence[float], found: Sequence[Interval], i: int, label: str, line: str = "-") -> None:
-    """Intervals at x, joined, in colour and marker number i."""
+def bars(
+    axis: Any, x: Sequence[float], found: Sequence[Interval], i: int, label: str, hollow: Sequence[bool] = ()
+) -> None:
+    """Intervals at x, joined, in colour and marker number i; some of the markers hollow."""
     errors = [[max(0.0, one.value - one.low) for one in found], [max(0.0, one.high - one.value) for one in found]]
     axis.errorbar(
         x,
         [one.value for one in found],
         errors if np.isfinite(errors).all() else None,
         fmt=MARKERS[i % len(MARKERS)],
-        linestyle=line,
+        linestyle="-",
         color=COLOURS[i % len(COLOURS)],
         capsize=3,
         label=label,
     )
+    marked = [(at, one.value) for at, one, empty in zip(x, found, hollow) if empty]
+    for place in marked:
+        style = {"marker": MARKERS[i % len(MARKERS)], "color": COLOURS[i % len(COLOURS)]}
+        axis.plot(*place, markerfacecolor="white", zorder=3, **style)
 
 
 def points(axis: Any, found: Mapping[str, Interval], i: int = 0, label: str = "", shift: float = 0.0) -> None:

@@ -1,6 +1,7 @@
 """I(Z; factor), exactly, where every input is known: registers the measure `factor_information`."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,7 @@ from measures import MEASURES, cos_bounds, embed
 from sources import all_inputs
 from torch import Tensor
 
-from hf_mi_ssl.evaluation import knn_predict
+from hf_mi_ssl.evaluation import knn_predict, ridge_probe
 
 RESOLUTION = 0.1  # σ of the noise that Z is read with: of a deterministic Z every I(Z; ·) would be trivial
 
@@ -33,7 +34,7 @@ def information(z: Tensor, factors: dict[str, Tensor], seed: int) -> dict[str, f
 
 
 def factor_information(model, law, held, initial, seed) -> dict:
-    """I(Z; content) and I(Z; style) of h and z, exactly; and what a random invertible map of z does (H3)."""
+    """I(Z; content) and I(Z; style) of h and z, exactly; and what invertible maps of z do (H3)."""
     bits = int(held.factors["style"].max()).bit_length()
     inputs, found = all_inputs(bits), {}
     all_views = embed(model, inputs)
@@ -41,18 +42,33 @@ def factor_information(model, law, held, initial, seed) -> dict:
         place = F.normalize(all_views[f"{space}_a"], dim=1)
         found[space] = information(place, inputs.factors, seed)
     own = embed(model, held)
-    generator = torch.Generator().manual_seed(seed)
-    size = own["z_a"].shape[1]
-    left, right = (torch.linalg.qr(torch.randn(size, size, generator=generator)).Q for _ in range(2))
-    change = left @ torch.diag(torch.logspace(0, 1.5, size)) @ right  # condition 32
     half = len(held.labels) // 2
-    for name, (a, b) in {
-        "before": (own["z_a"], own["z_b"]),
-        "after": (own["z_a"] @ change, own["z_b"] @ change),
-    }.items():
+    for name, change in invertible(own["z_a"], seed).items():
+        a, b = change(own["z_a"]), change(own["z_b"])
         hits = knn_predict(a[:half], held.labels[:half], a[half:], law.classes) == held.labels[half:]
         found[name] = {"knn": hits.double().mean().item(), "cos_dv": cos_bounds(a, b)["cos_dv"]}
+        probe = ridge_probe(a[:half], held.labels[:half], a[half:], held.labels[half:], law.classes, 0)
+        found[name]["linear"] = probe.accuracy
     return found
+
+
+def invertible(z: Tensor, seed: int) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Maps that leave MI as it is: none, a random linear one of condition 32, and one that bends: in units of the
+    spread of z, (u, v) -> (u, v + f(u)) and (u, v) -> (u + g(v), v) with random networks f and g."""
+    generator = torch.Generator().manual_seed(seed)
+    size = z.shape[1]
+    left, right = (torch.linalg.qr(torch.randn(size, size, generator=generator)).Q for _ in range(2))
+    linear = left @ torch.diag(torch.logspace(0, 1.5, size)) @ right
+    mean, spread, half = z.mean(0), z.std(0).square().mean().sqrt().clamp_min(1e-12), size // 2
+    weights = [torch.randn(half, 64, generator=generator) for _ in range(2)]
+    back = [torch.randn(64, half, generator=generator) / 4 for _ in range(2)]
+
+    def bent(z: Tensor) -> Tensor:
+        u, v = ((z - mean) / spread).split(half, 1)
+        v = v + (u @ weights[0]).sin() @ back[0]
+        return torch.cat([u + (v @ weights[1]).sin() @ back[1], v], 1)
+
+    return {"before": lambda z: z, "after": lambda z: z @ linear, "bent": bent}
 
 
 MEASURES |= {"factor_information": factor_information}

@@ -21,6 +21,7 @@ from reading import (
     replicates,
     rises,
     share,
+    shares,
 )
 from running import Job, main, parser_of, replicated, result_of, run_all, run_experiments
 from toy_runs import BARE, LADDER, SLOW, STEPS, TINY, build, make_source, phases_of, train, truth_of
@@ -60,6 +61,7 @@ __all__ = [
     "run_all",
     "run_experiments",
     "share",
+    "shares",
     "train",
     "truth_of",
 ]

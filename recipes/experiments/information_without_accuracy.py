@@ -8,13 +8,12 @@ the head loses what the representation has.
 """
 
 import itertools
-import math
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
 import drawing
-import numpy as np
+from explanations import LINEAR, PREDICTORS, TOGETHER, ceiling, partial_r2, rank_correlations, source_of
 from factor_information import RESOLUTION
 from harness import (
     TINY,
@@ -29,14 +28,14 @@ from harness import (
     means,
     over_arms,
     replicated,
+    shares,
     train,
     truth_of,
 )
 from reporting import Claim, Interval, Report, literature, mean_interval, ours, paired, table
 
-from hf_mi_ssl.estimators import TRACKING_TEMPERATURE
-
 NAME = "information_without_accuracy"
+INVERTIBLE, HEAD = "1907.13625", "2002.05709"
 SURVIVAL, BITS = (0.0, 0.5, 1.0), 3
 GRID = [(1.0, 1), *((p, BITS) for p in SURVIVAL)]  # survival and bits of the style
 ARMS = {
@@ -45,27 +44,12 @@ ARMS = {
     "sdmi": {"columns": {}},
     "simsiam": {"columns": {"predictor_hidden_size": 64, "projector_hidden_size": 64, "projection_size": 16}},
 }
-DIMENSION, BOUNDS = 16, list(ARMS)[:3]  # of z; the arms that ascend a bound
+BOUNDS = list(ARMS)[:3]  # the arms that ascend a bound
 COMMON = {"steps": 150, "batch_size": 128, "evaluations": 5, "probes": True, "measure": ["factor_information"]}
-LINEAR = {space: at("end", f"linear_{space}") for space in "zh"}
-PREDICTORS = {
-    "cos-DV": last("mi/cos_dv"),
-    "calibrated cos-DV": last("mi/cos_dv_calibrated"),
-    "I(z; content)": at("factor_information", "z", "content"),
-    "I(z; style)": at("factor_information", "z", "style"),
-    "log effective rank": lambda r: math.log(last("rank/effective_rank")(r)),
-    "alignment (minus)": lambda r: -last("collapse/alignment")(r),
-    "uniformity (minus)": lambda r: -last("collapse/uniformity")(r),
-}
-TOGETHER = ("cos-DV", "I(z; content)", "I(z; style)", "log effective rank")  # those of the partial R²
 
 
 def name_of(p: float, bits: int, arm: str) -> str:
     return f"style p={p:g} B={bits}, {arm}"
-
-
-def source_of(p: float, bits: int) -> dict:
-    return {"name": "factors", "bits": bits, "survival": p}
 
 
 ALL = [name_of(*setting, arm) for setting, arm in itertools.product(GRID, ARMS)]
@@ -80,68 +64,15 @@ def jobs(seeds: Sequence[int], tiny: bool) -> list[Job]:
     return replicated(NAME, train, arms, seeds, **COMMON | (TINY if tiny else {}))
 
 
-def by_seed(done: Done) -> dict[int, list[dict]]:
-    """The results of all settings, by seed."""
-    found: dict[int, list[dict]] = {}
-    for arguments, result in done.values():
-        if "diverged" not in result:
-            found.setdefault(arguments["seed"], []).append(result)
-    return found
-
-
-def rank_correlations(done: Done, space: str = "z") -> dict[str, Replicates]:
-    """Spearman's correlation of each predictor and linear accuracy over the runs of a seed."""
-    from scipy.stats import spearmanr
-
-    def of(read: Read, runs: list[dict]) -> float | None:
-        return float(spearmanr(*([f(run) for run in runs] for f in (read, LINEAR[space]))).statistic)
-
-    seeds = {seed: runs for seed, runs in by_seed(done).items() if len(runs) > 2}
-    return {name: {seed: of(read, runs) for seed, runs in seeds.items()} for name, read in PREDICTORS.items()}
-
-
-def partial_r2(done: Done) -> dict[str, Interval]:
-    """What share of the variance of linear accuracy of z, left by the others, each of four predictors explains."""
-    shares: dict[str, list[float]] = {name: [] for name in TOGETHER}
-    for runs in by_seed(done).values():
-        if len(runs) < 8:
-            continue
-        y = np.array([LINEAR["z"](run) for run in runs])
-        x = np.array([[PREDICTORS[name](run) for name in TOGETHER] for run in runs])
-
-        def residual(columns: list[int], x=x, y=y) -> float:
-            design = np.column_stack([np.ones(len(y)), x[:, columns]])
-            return float(((y - design @ np.linalg.lstsq(design, y, rcond=None)[0]) ** 2).sum())
-
-        whole = residual(list(range(len(TOGETHER))))
-        for i, name in enumerate(TOGETHER):
-            without = residual([j for j in range(len(TOGETHER)) if j != i])
-            shares[name].append(1 - whole / without if without > 0 else 0.0)
-    return {name: mean_interval(values) for name, values in shares.items()}
-
-
 def styled(done: Done, p: float, read: Read) -> Replicates:
     """Of the arms that ascend a bound, where a style of three bits survives with probability p."""
     return over_arms(done, [name_of(p, BITS, arm) for arm in BOUNDS], read)
-
-
-def ceiling(p: float, bits: int) -> float:
-    """The most that cos-DV can be: the views' MI or, of K symbols that are shared without error, and with K − 1
-    dimensions for them, what K clusters on a simplex have."""
-    k = {0.0: 8, 1.0: 8 * 2**bits}.get(p, math.inf)
-    return min(simplex_dv(k, TRACKING_TEMPERATURE) if k - 1 <= DIMENSION else math.inf, truth_of(source_of(p, bits)))
 
 
 def at_ceiling(p: float, bits: int) -> str:
     truth, most = truth_of(source_of(p, bits)), ceiling(p, bits)
     of = f"the {most:.2f} of clusters on a simplex" if most < truth else "their MI (that of the critic has no formula)"
     return f"H1, B = {bits}, p = {p:g}, views of {truth:.2f} nats: cos-DV is at its ceiling, {of}: ratio (changed)"
-
-
-def simplex_dv(k: int, temperature: float) -> float:
-    """cos-DV of K equiprobable clusters on a regular simplex, both views in the same one."""
-    apart = math.exp(-1 / (temperature * (k - 1)))
-    return 1 / temperature - math.log(math.exp(1 / temperature) / k + (1 - 1 / k) * apart)
 
 
 def of_ceiling(done: Done, p: float, bits: int) -> Interval:
@@ -157,8 +88,8 @@ def claims(done: Done, correlation: dict[str, Replicates]) -> list[Claim]:
     def differ(first: Read, second: Read) -> Interval:
         return paired(over_arms(done, ALL, first), over_arms(done, ALL, second))
 
-    def mapped(name: str) -> Interval:
-        return differ(*(at("factor_information", when, name) for when in ("before", "after")))
+    def mapped(name: str, change: str = "after") -> Interval:
+        return differ(*(at("factor_information", when, name) for when in ("before", change)))
 
     return [
         ours(
@@ -174,13 +105,26 @@ def claims(done: Done, correlation: dict[str, Replicates]) -> list[Claim]:
             primary=True,
         ),
         *(ours(at_ceiling(p, bits), of_ceiling(done, p, bits), above=0.9) for p, bits in GRID),
-        literature("H3: an invertible map, which leaves MI as it is, lowers kNN accuracy", mapped("knn")),
+        literature(
+            "H3: a linear invertible map, which leaves MI as it is, lowers kNN accuracy",
+            mapped("knn"),
+            cited=INVERTIBLE,
+        ),
         ours("H3: and cos-DV (nats)", mapped("cos_dv")),
+        ours(
+            "H3: what it changes, a linear probe undoes: fall of linear accuracy (added)",
+            mapped("linear"),
+            within=0.02,
+        ),
+        literature(
+            "H3: a map that bends lowers linear accuracy too (added)", mapped("linear", "bent"), cited=INVERTIBLE
+        ),
         literature(
             "H4: h holds more of the content than z: I(h; content) − I(z; content) (nats; changed: both centred)",
             differ(at("factor_information", "h", "content"), PREDICTORS["I(z; content)"]),
+            cited=HEAD,
         ),
-        literature("H4: linear accuracy of h less that of z", differ(LINEAR["h"], LINEAR["z"])),
+        literature("H4: linear accuracy of h less that of z", differ(LINEAR["h"], LINEAR["z"]), cited=HEAD),
         ours(
             "I(z; content) ranks runs by accuracy better than cos-DV does: difference of Spearman's correlations",
             paired(correlation["I(z; content)"], correlation["cos-DV"]),
@@ -201,7 +145,7 @@ def report(done: Done, args: Namespace) -> Report:
         f"steps of {COMMON['batch_size']} pairs, Adam at 3e-3, seeds 0 to 4. H1 was first read of all at once, "
         "with the ceiling of a uniform sphere, which no discrete views reach; Z first without centring.",
         claims(done, correlation),
-        f"{style_table(done)}\n\n{explanations(done, correlation)}",
+        f"{style_table(done)}\n\n{explained(done, correlation)}",
         lambda: draw(done, correlation),
     )
 
@@ -213,23 +157,28 @@ def style_table(done: Done) -> str:
     }
     reads = {name: PREDICTORS[name] for name in ("cos-DV", "I(z; content)", "I(z; style)")}
     reads |= {f"I(h; {factor})": at("factor_information", "h", factor) for factor in ("content", "style")}
-    reads |= {f"linear of {space}": LINEAR[space] for space in "zh"} | {"rank of z": last("rank/effective_rank")}
+    columns = means(done, reads | {"rank of z": last("rank/effective_rank")})
+    columns |= shares(done, {f"linear of {space}": LINEAR[space] for space in "zh"})
     return (
         "## Content, shared style, noise\n\nThe content has log 8 = 2.08 nats, the style B log 2.\n\n"
-        f"{arms_table('setting (MI of the views)', rows, means(done, reads))}"
+        f"{arms_table('setting (MI of the views)', rows, columns)}"
     )
 
 
-def explanations(done: Done, correlation: dict[str, Replicates]) -> str:
-    explained, of_h = partial_r2(done), rank_correlations(done, "h")
+def explained(done: Done, correlation: dict[str, Replicates]) -> str:
+    shares_of, of_h = [partial_r2(done, some) for some in TOGETHER.values()], rank_correlations(done, "h")
     rows = [
-        [name, mean_interval(correlation[name]), mean_interval(of_h[name]), explained.get(name, "–")]
+        [
+            name,
+            *(mean_interval(found[name], -1, 1) for found in (correlation, of_h)),
+            *(found.get(name, "–") for found in shares_of),
+        ]
         for name in PREDICTORS
     ]
     return (
         "## What goes with accuracy\n\nOver the 16 settings: Spearman's correlation, seed by seed, and partial R² of "
-        f"linear accuracy of z among {', '.join(TOGETHER)}.\n\n"
-        + table(["predictor", "with accuracy of z", "with accuracy of h", "partial R²"], rows)
+        "linear accuracy of z, among four predictors, and among what H1 to H4 call decisive.\n\n"
+        + table(["predictor", "with accuracy of z", "with accuracy of h", *TOGETHER], rows)
     )
 
 
@@ -240,7 +189,7 @@ def draw(done: Done, correlation: dict[str, Replicates]):
     for i, (name, read) in enumerate((reads | {"linear accuracy of z (share)": LINEAR["z"]}).items()):
         drawing.bars(left, SURVIVAL, [mean_interval(styled(done, p, read)) for p in SURVIVAL], i, name)
     left.set(title="style of three bits:\nnats, and accuracy", xlabel="probability p that style survives")
-    drawing.points(right, {name: mean_interval(found) for name, found in correlation.items()})
+    drawing.points(right, {name: mean_interval(found, -1, 1) for name, found in correlation.items()})
     right.set(title="rank correlation\nwith linear accuracy of z", xlim=(-1.05, 1.05))
     drawing.legend(figure, [left])
     return figure

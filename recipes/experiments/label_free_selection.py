@@ -115,9 +115,9 @@ def report(done: Done, args: Namespace) -> Report:
     along = {name: checkpoints(done, partial(ranked, measure=name)) for name in [*names, STEP]}
     lost = {name: checkpoints(done, partial(regret, measure=name)) for name in along}
     claims = [
-        ours(text.format("calibrated cos-DV"), mean_interval(mi), **use, primary=True),
-        literature(text.format("RankMe"), mean_interval(hyper["RankMe"]), **use, primary=True),
-        ours(text.format(BOTH), mean_interval(hyper[BOTH]), **use, primary=True),
+        ours(text.format("calibrated cos-DV"), correlation(mi), **use, primary=True),
+        literature(text.format("RankMe"), correlation(hyper["RankMe"]), **use, primary=True, cited="2210.02885"),
+        ours(text.format(BOTH), correlation(hyper[BOTH]), **use, primary=True),
         ours("MI does so better than the spectrum: calibrated cos-DV less effective rank", paired(mi, spectrum)),
         ours(
             "the combination ranks no worse than the better of its parts (margin 0.05)",
@@ -129,10 +129,10 @@ def report(done: Done, args: Namespace) -> Report:
         ),
         ours(
             "calibrated cos-DV ranks the checkpoints of a run",
-            mean_interval(along["calibrated cos-DV"]),
+            correlation(along["calibrated cos-DV"]),
             **use,
         ),
-        literature("RankMe ranks the checkpoints of a run", mean_interval(along["RankMe"]), **use),
+        literature("RankMe ranks the checkpoints of a run", correlation(along["RankMe"]), **use, cited="2210.02885"),
         ours(
             "calibrated cos-DV ranks them better than the number of their steps does: difference (added)",
             paired(along["calibrated cos-DV"], along[STEP]),
@@ -157,12 +157,16 @@ def report(done: Done, args: Namespace) -> Report:
         "\n\n".join(
             [
                 pool_table(found, of, names),
-                checkpoint_table(along, lost, mean_interval(checkpoints(done, blind))),
+                checkpoint_table(along, lost, mean_interval(checkpoints(done, blind), 0)),
                 failures(of | {("the checkpoints of a run", name): values for name, values in along.items()}),
             ]
         ),
         lambda: draw(found, of, along),
     )
+
+
+def correlation(values: Replicates) -> Interval:
+    return mean_interval(values, -1, 1)
 
 
 def _better(first: Replicates, second: Replicates) -> Replicates:
@@ -175,12 +179,12 @@ def pool_table(found: dict[str, Points], of: dict, names: Sequence[str]) -> str:
     for name in names:
         cells = []
         for pool, points in found.items():
-            cells += [mean_interval(of[pool, name]), mean_interval(regret(points, name))]
+            cells += [correlation(of[pool, name]), mean_interval(regret(points, name), 0)]
         rows.append([name, *cells])
     rows.append(
         [
             "by chance",
-            *itertools.chain(*(("0", mean_interval(blind(points))) for points in found.values())),
+            *itertools.chain(*(("0", mean_interval(blind(points), 0)) for points in found.values())),
         ]
     )
     header = [
@@ -197,7 +201,7 @@ def _count(points: Points) -> int:
 
 
 def checkpoint_table(along: dict[str, Replicates], lost: dict[str, Replicates], chance: Interval) -> str:
-    rows = [[name, mean_interval(along[name]), mean_interval(lost[name])] for name in along]
+    rows = [[name, correlation(along[name]), mean_interval(lost[name], 0)] for name in along]
     header = ["measure", "Spearman's correlation, mean over runs", "accuracy lost, mean over runs"]
     return "## The checkpoints of a run\n\n" + table(header, [*rows, ["by chance", "0", chance]])
 
@@ -206,7 +210,7 @@ def failures(of: dict) -> str:
     """Where a measure points the wrong way, or nowhere."""
     lines = []
     for (pool, name), values in of.items():
-        found = mean_interval(values)
+        found = correlation(values)
         if found.n < 2:
             continue
         if found.high < 0:
@@ -220,7 +224,7 @@ def draw(found: dict[str, Points], of: dict, along: dict[str, Replicates]):
     figure, axes = drawing.panels(1, 4, 3.6, 4.0)
     for i, (axis, pool) in enumerate(zip(axes[0], [*found, "checkpoints of a run"], strict=True)):
         values = {name: of.get((pool, name), {}) for name in along} if pool in found else along
-        drawing.points(axis, {name: mean_interval(one) for name, one in values.items()}, int(pool not in found))
+        drawing.points(axis, {name: correlation(one) for name, one in values.items()}, int(pool not in found))
         axis.set(title=f"{pool}\nrank correlation with accuracy", xlim=(-1.05, 1.05))
         axis.axvline(0, color="grey", linewidth=1)
         if i:

@@ -48,10 +48,12 @@ from harness import (
     means,
     replicated,
     replicates,
+    shares,
     train,
 )
 from regulariser_weights import COMMON, TEMPERATURE
 from reporting import Claim, Interval, Report, extension, literature, ours, paired, paper
+from white_targets import predicted, raw_or_seen
 
 NAME = "marginal_ablation"
 
@@ -142,23 +144,14 @@ def claims(done: Done) -> list[Claim]:
         ours("order 1 leaves more dimensions than none (gradient target, effective rank)", more(order_1, none)),
         ours("order 2 leaves more dimensions than order 1", more(order_2, order_1)),
         ours("order 2 ends as the exact term does: cos-DV (nats)", nats(order_2, exact), within=0.05),
-        literature("order 3 ends with more cos-DV than order 2 (nats)", nats(order_3, order_2)),
+        literature("order 3 ends with more cos-DV than order 2 (nats)", nats(order_3, order_2), cited="2207.07743"),
         literature(
             "EMA target, no predictor, no marginal term: it collapses",
             collapsed(done, name_of("ema", False, "none")),
             **half,
+            cited="2006.07733",
         ),
     ]
-
-
-def raw_or_seen(result: dict) -> bool:
-    """Whether either branch has collapsed, or the target as the critic whitens it."""
-    return collapse.either(result) or result["white"]["rank"] < collapse.RANK
-
-
-def predicted(result: dict) -> float:
-    """cos-DV of the prediction and the target, both as the critic compares them."""
-    return result["white"]["cos_dv"] if "white" in result else last("mi_predicted/cos_dv")(result)
 
 
 def report(done: Done, args: Namespace) -> Report:
@@ -204,9 +197,9 @@ def panel(done: Done) -> str:
         "cos-DV (z, z′)": last("mi/cos_dv"),
         "rank of W(t − μ)": at("white", "rank"),
         "cos-DV (prediction, t)": predicted,
-        "linear accuracy of z": at("end", "linear_z"),
     }
-    columns = means(done, reads) | {"first step in collapse": lambda arm: collapse.first_step(done, arm)}
+    columns = means(done, reads) | shares(done, {"linear accuracy of z": at("end", "linear_z")})
+    columns |= {"first step in collapse": lambda arm: collapse.first_step(done, arm)}
     rows = [*PANEL, SCALE_FREE, *EXACT_WHITE.values(), *OTHER_WHITE, *(f"{arm}, long" for arm in LONG_ARMS)]
     return (
         "## The predictor without a marginal term\n\nWhite targets are compared with predictions as W(t − μ), all "
@@ -237,10 +230,12 @@ def draw(done: Done):
     left.set_title("effective rank at the end\n(the lesser branch)")
     left.grid(False)
     reads = {"the target": lambda curves: curves.get(TARGET, curves[ONLINE]), "the online branch": at(ONLINE)}
+    words = {arm: arm.replace(", none", "").replace(", predictor", "") for arm in (*PANEL, EXACT_WHITE["gradient"])}
+    words[WITH_EXACT] += " marginal term"
     for axis, (name, read) in zip(branches, reads.items(), strict=True):
-        for i, arm in enumerate([*PANEL, EXACT_WHITE["gradient"]]):
-            drawing.runs(axis, done, arm, read, i, arm.replace(", none", "").replace(", predictor", ""))
-        axis.set(title=f"predictor, no marginal term:\neffective rank of {name}", xlabel="step")
+        for i, (arm, said) in enumerate(words.items()):
+            drawing.runs(axis, done, arm, read, i, said)
+        axis.set(title=f"with a predictor, no marginal term\nunless named: rank of {name}", xlabel="step")
     drawing.legend(figure, axes)
     return figure
 

@@ -92,11 +92,12 @@ def cos_bounds(a: Tensor, b: Tensor) -> dict[str, float]:
 
 
 def cheap(model: nn.Module, held: Views) -> dict[str, float]:
-    """Those of (z_a, z_b), and with the target's own branch of (z_a, t_b)."""
+    """Those of (z_a, z_b); of (z_a, t_b) where the target has a branch, and (p_a, t_b) where there is a predictor."""
     found = embed(model, held)
     numbers = cos_bounds(found["z_a"], found["z_b"])
-    if "t_b" in found:
-        numbers |= {f"{name}_target": value for name, value in cos_bounds(found["z_a"], found["t_b"]).items()}
+    for of, a in (("target", "z_a"), ("predicted", "p_a")):
+        if a in found and "t_b" in found:
+            numbers |= {f"{name}_{of}": value for name, value in cos_bounds(found[a], found["t_b"]).items()}
     return numbers
 
 
@@ -117,7 +118,7 @@ def accuracies(model: nn.Module, held: Views, labelled: Views, law: Source) -> d
 
 def every_estimator(model: nn.Module, law: Source, held: Views, initial: dict, seed: int) -> dict:
     """Every fixed-critic and closed-form estimate of (z_a, z_b), of pairs that nothing was followed on."""
-    fresh = embed(model, law.draw(2 * len(held.a), torch.Generator().manual_seed(seed + 2 * DATA)))
+    fresh = embed(model, law.held_out(2 * len(held.a), torch.Generator().manual_seed(seed + 2 * DATA)))
     a, b = fresh["z_a"], fresh["z_b"]
     found = cross_fit_all({name: make() for name, make in FIXED.items()}, a, b)
     for name in ("gaussian", "gaussian_copula"):

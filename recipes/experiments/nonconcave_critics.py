@@ -155,6 +155,7 @@ def claims(done: Done) -> list[Claim]:
             "curvature grows on the way, so that β at the start is no guide: log of their ratio, cosine (added after "
             "the first look)",
             mean(done, "sharpen", lambda r: average(math.log(r[f"{t:g}"]) for t in TEMPERATURES if r[f"{t:g}"] > 0)),
+            cited="2103.00065",
         ),
         ours(
             "what changes is where it goes: pairs with cosine above ½, cosine less cos 3∠",

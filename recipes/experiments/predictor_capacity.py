@@ -153,6 +153,7 @@ def claims(done: Done) -> list[Claim]:
             f"one that learns {RATES[-1]:g} times as fast leaves more than one that learns {RATES[0]:g} times as fast "
             "(raw target; added, before its first run)",
             more(RANK, fast, slow),
+            cited="2006.07733",
         ),
     ]
 

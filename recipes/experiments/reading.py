@@ -1,5 +1,6 @@
 """What is read from the results of many runs: numbers by seed, their means with intervals, tables of arms."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from itertools import pairwise
@@ -47,9 +48,9 @@ def over_arms(done: Done, arms: Sequence[str], read: Read) -> Replicates:
     return over([found for arm in arms if (found := replicates(done, arm, read))])
 
 
-def mean(done: Done, arm: str, read: Read) -> Interval:
-    """Of a number of an arm, over its replicates."""
-    return mean_interval(replicates(done, arm, read))
+def mean(done: Done, arm: str, read: Read, least: float = -math.inf, most: float = math.inf) -> Interval:
+    """Of a number of an arm, which lies between `least` and `most`, over its replicates."""
+    return mean_interval(replicates(done, arm, read), least, most)
 
 
 def rises(key: str, tolerance: float = 0.0, of: str = "curves") -> Read:
@@ -79,6 +80,11 @@ def share(done: Done, reads: Mapping[str, Read]) -> Interval:
 def means(done: Done, reads: Mapping[str, Read]) -> dict[str, Cell]:
     """Columns of a table: of each arm the mean of what is read."""
     return {name: lambda arm, read=read: mean(done, arm, read) for name, read in reads.items()}
+
+
+def shares(done: Done, reads: Mapping[str, Read]) -> dict[str, Cell]:
+    """The same of what lies between 0 and 1."""
+    return {name: lambda arm, read=read: mean(done, arm, read, 0, 1) for name, read in reads.items()}
 
 
 def arms_table(first: str, arms: Mapping[str, str] | Sequence[str], columns: Mapping[str, Cell]) -> str:

@@ -50,8 +50,11 @@ class Interval:
         return f"{self.value:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 
-def mean_interval(values: Sequence[float | None] | Mapping[int, float | None]) -> Interval:
-    """mean ± t_{n−1} s/√n of the replicates, by seed or not, that are numbers; without end for fewer than two."""
+def mean_interval(
+    values: Sequence[float | None] | Mapping[int, float | None], least: float = -math.inf, most: float = math.inf
+) -> Interval:
+    """mean ± t_{n−1} s/√n of the replicates, by seed or not, that are numbers; without end for fewer than two, and
+    never beyond what such a number can be, `least` and `most`, which Student's t does not know."""
     from scipy.stats import t
 
     values = values.values() if isinstance(values, Mapping) else values
@@ -59,7 +62,7 @@ def mean_interval(values: Sequence[float | None] | Mapping[int, float | None]) -
     if len(x) < 2:
         return Interval(float(x[0]) if len(x) else math.nan, -math.inf, math.inf, len(x))
     half = float(t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x)))
-    return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x))
+    return Interval(float(x.mean()), max(least, float(x.mean()) - half), min(most, float(x.mean()) + half), len(x))
 
 
 def share_interval(hits: Sequence[int], totals: Sequence[int]) -> Interval:
@@ -89,6 +92,7 @@ class Claim:
     threshold: float
     equivalence: bool = False
     primary: bool = False
+    cited: str = ""  # the arXiv id, of the literature
 
     @property
     def verdict(self) -> str:
@@ -118,10 +122,17 @@ def _minus(a: float | None, b: float | None) -> float | None:
 
 
 def claim(
-    source: str, text: str, found: Interval, above: float = 0, *, within: float | None = None, primary: bool = False
+    source: str,
+    text: str,
+    found: Interval,
+    above: float = 0,
+    *,
+    within: float | None = None,
+    primary: bool = False,
+    cited: str = "",
 ) -> Claim:
     """Of one of `SOURCES`: `found` is above a threshold or, as an equivalence, within a margin of nothing."""
-    return Claim(text, source, found, above if within is None else within, within is not None, primary)
+    return Claim(text, source, found, above if within is None else within, within is not None, primary, cited)
 
 
 paper, extension, literature, ours = (partial(claim, source) for source in SOURCES)
@@ -166,7 +177,8 @@ def claims_table(claims: Sequence[Claim]) -> str:
         if verdict == CANNOT_TELL and math.isfinite(claim.detectable):
             verdict += f" (±{claim.detectable:.2g} could be told)"
         text = f"{claim.text}{' **(primary)**' if claim.primary else ''}"
-        lines.append([text, SOURCES[claim.source], str(claim.found), has_to, str(claim.found.n), verdict])
+        of = SOURCES[claim.source] + (f" (arXiv {claim.cited})" if claim.cited else "")
+        lines.append([text, of, str(claim.found), has_to, str(claim.found.n), verdict])
     return markdown(lines)
 
 
@@ -191,7 +203,7 @@ def write_report(report: Report, results: Path, command: str, done: dict, counts
     parts = [
         f"# {report.name.replace('_', ' ')}",
         report.question,
-        f"Protocol, fixed before the runs: {report.protocol}",
+        f"Protocol, fixed before the runs but for what is said to be added or changed: {report.protocol}",
     ]
     if tiny:
         parts.append("**A tiny run, to try the code: its numbers say nothing.**")

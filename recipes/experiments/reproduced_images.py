@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from reporting import Claim, Interval, paired
+from reporting import Claim, Interval, claim, paired
 from reproducing import comparison
 from reproducing.evidence import Evidence, read_all
 
@@ -75,9 +75,31 @@ def _added(
     for name in ("mi/cos_dv_calibrated", "rank/rankme"):
         if name in ranked:
             text = f"{where}, `{name}` ranks the rows by linear accuracy: Spearman's correlation, bootstrapped {added}"
-            source = "ours" if name.startswith("mi") else "literature"
-            claims.append(Claim(text, source, Interval(*ranked[name], len(rows)), 0))
+            found = Interval(*ranked[name], len(rows))
+            claims.append(
+                claim("ours", text, found)
+                if name.startswith("mi")
+                else claim("literature", text, found, cited="2210.02885")
+            )
+    for row in comparison.CANONICAL:
+        pixels = {run.seed: run.measured("knn_top1", "pixels").get("value") for run in rows.get(row, ())}
+        text = f"{where}, `{row}` is better than no encoder at all: kNN of h, less kNN of pixels {added}"
+        claims.append(claim("extension", text, paired(of(row, "knn_top1"), pixels)))
     return claims
+
+
+def untrained(runs: Sequence[Evidence]) -> str:
+    """What the same protocols say of pixels and of encoders at random."""
+    names = {
+        "kNN of pixels": ("knn_top1", "pixels"),
+        "kNN of encoders at random": ("knn_top1", "random"),
+        "a linear probe of them": ("linear_top1", "random"),
+    }
+    found = {words: {run.measured(*key).get("value") for run in runs} - {None} for words, key in names.items()}
+    said = [
+        f"{words} {comparison.spread([100 * value for value in sorted(values)])} %" for words, values in found.items()
+    ]
+    return f"Without any training, of all held-out images: {', '.join(said)}."
 
 
 def on_images(directory: Path) -> str:
@@ -95,6 +117,7 @@ def on_images(directory: Path) -> str:
             "At equal compute a row is read where it has spent what the cheapest of the table spends in all, on the "
             "line between the tracked evaluations around. "
             f"[The page of the matrix](../{matrix}.md) has MI, ranks and intervals.",
+            untrained(runs),
             comparison.correlation_table(runs),
         ]
     return "\n\n".join(parts)

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from photographs import take_from
 from reporting import Report, write_report
 
 from hf_mi_ssl.errors import UserError
@@ -126,6 +127,7 @@ def parser_of(doc: str) -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="replicates; intervals need two")
     parser.add_argument("--tiny", action="store_true", help="a few steps, to try the code: says nothing")
     parser.add_argument("--report_only", action="store_true", help="write the report of what is done")
+    parser.add_argument("--data_files", nargs="+", help="CIFAR-10's parquet files, where it is not read from the Hub")
     evidence = RESULTS.with_name("evidence")
     parser.add_argument(
         "--reproduced", type=Path, default=evidence, help="evidence of recipes/reproduce.py, by matrix"
@@ -137,6 +139,8 @@ def run_experiments(modules: Sequence[ModuleType], args: argparse.Namespace) -> 
     """The jobs of all, then the report of each; returns how many jobs failed."""
     if args.parallel < 1 or args.seeds < 1:
         raise UserError("--parallel and --seeds must be at least 1")
+    if args.data_files:
+        take_from(args.data_files)
     torch.set_num_threads(1)
     jobs = {module: module.jobs(range(args.seeds), args.tiny) for module in modules}
     failed = (

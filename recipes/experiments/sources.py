@@ -1,7 +1,7 @@
 """Data for the experiments, by name: two views whose mutual information is known, and the towers that take them.
 
-Vectors, token sequences, waveforms, and images with texts go through one interface: a source draws `Views`, says the
-MI of its two views in nats, and which towers its encoder needs.
+Vectors, token sequences, waveforms, images with texts, and photographs go through one interface: a source draws
+`Views`, says the MI of its two views in nats, and which towers its encoder needs.
 """
 
 import math
@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from laws import noisy_law
 from modalities import captions, renderings, tokens, waveforms
+from photographs import cifar10
 from torch import Generator, Tensor, nn
 from views import INTEGRATED, Source, Views, seeded
 
@@ -99,5 +100,5 @@ def shapes(size: int = 32) -> Source:
 
 SOURCES: dict[str, Callable[..., Source]] = {
     function.__name__: function
-    for function in (mixture, factors, noisy_law, tokens, waveforms, captions, renderings, shapes)
+    for function in (mixture, factors, noisy_law, tokens, waveforms, captions, renderings, shapes, cifar10)
 }

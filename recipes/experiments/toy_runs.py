@@ -124,7 +124,7 @@ def train(
     law = make_source(source)
     model = build(method, law.towers, seed, columns or {}, asymmetric, predictor_depth=predictor_depth)
     generator = torch.Generator().manual_seed(seed + DATA)
-    pairs, labelled = law.draw(held, generator), law.draw(2 * held, generator)
+    pairs, labelled = law.held_out(held, generator), law.draw(2 * held, generator)
     data = law.draw(pool or steps * batch_size, generator)
     a, b = without_some(data, missing, missing_are, generator) if missing else (data.a, data.b)
     optimizer = torch.optim.Adam(parameter_groups(model, learning_rate, predictor_rate), learning_rate, fused=True)

@@ -29,15 +29,20 @@ class Source:
 
     Args:
         draw: n and a generator -> Views.
-        truth: the mutual information of the views, in nats.
+        truth: the mutual information of the views, in nats; nan where nobody knows it.
         towers: of the encoder.
         classes: how many values the label has.
+        draw_held_out: as `draw`, of what is not trained on; by default the same law.
     """
 
     draw: Callable[[int, Generator], Views]
     truth: Callable[[], float]
     towers: list = field(default_factory=list)
     classes: int = 0
+    draw_held_out: Callable[[int, Generator], Views] | None = None
+
+    def held_out(self, n: int, generator: Generator) -> Views:
+        return (self.draw_held_out or self.draw)(n, generator)
 
 
 def seeded(*numbers: int) -> Generator:

@@ -1,6 +1,8 @@
 """What a critic that whitens its target sees of it: registers the measure `white`."""
 
 import torch
+from collapse import RANK, either
+from harness import last
 from measures import MEASURES, cos_bounds, embed
 
 from hf_mi_ssl.evaluation.geometry import tracked_geometry
@@ -18,3 +20,13 @@ def white(model, law, held, initial, seed) -> dict:
 
 
 MEASURES |= {"white": white}
+
+
+def raw_or_seen(result: dict) -> bool:
+    """Whether either branch has collapsed, or the target as the critic whitens it."""
+    return either(result) or result["white"]["rank"] < RANK
+
+
+def predicted(result: dict) -> float:
+    """cos-DV of the prediction and the target, both as the critic compares them."""
+    return result["white"]["cos_dv"] if "white" in result else last("mi_predicted/cos_dv")(result)

@@ -1,0 +1,58 @@
+"""Photographs as a source: two random views of each, of a law that nobody knows."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Generator
+from views import Source, Views
+
+from hf_mi_ssl.errors import UserError
+
+FILES = "CIFAR10_FILES"  # environment: its parquet files, as JSON; where data lie is no argument of a run
+
+
+def cifar10(images: int = 7680, recipe: str = "moco", size: int = 32) -> Source:
+    """Two random views of a photograph, as the recipes train on them: of `images` of train, epoch after epoch, with
+    views of their own in each; held-out pairs are of test. I is unknown."""
+    from hf_mi_ssl.views import RandomViews, view_recipes
+
+    def draw_of(split: str, most: int):
+        def draw(n: int, generator: Generator) -> Views:
+            corpus = _corpus(split)
+            rows = torch.randperm(len(corpus), generator=generator)[: min(n, most)]
+            seed = int(torch.randint(2**31, (), generator=generator))
+            squares, make, found = (
+                corpus.squares(rows, size),
+                RandomViews(view_recipes(recipe, size), seed, batch_size=512),
+                [],
+            )
+            for epoch in range(math.ceil(n / len(rows))):
+                some = slice(0, n - epoch * len(rows))
+                found.append(make(squares[some], epoch, rows[some]))
+            a, b = (torch.cat(views) for views in zip(*found, strict=True))
+            content = corpus.labels[rows].repeat(len(found))[:n]
+            return Views(a, b, {"content": content})
+
+        return draw
+
+    return Source(draw_of("train", images), lambda: math.nan, [], 10, draw_of("test", images))
+
+
+def take_from(pairs: Sequence[str]) -> None:
+    """Read these files, SPLIT=FILE each, here and in processes that are started from here; not the Hub."""
+    if not all("=" in pair for pair in pairs):
+        raise UserError("--data_files takes train=FILE test=FILE")
+    os.environ[FILES] = json.dumps(dict(pair.split("=", 1) for pair in pairs))
+
+
+@cache
+def _corpus(split: str) -> Any:
+    from hf_mi_ssl.data import load_corpus
+
+    files = json.loads(os.environ.get(FILES, "null"))
+    return load_corpus("parquet" if files else "uoft-cs/cifar10", data_files=files, split=split)

@@ -1,0 +1,150 @@
+"""What experiments that follow MI along a run share: the order of its steps, what is claimed, the table, a panel."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import drawing
+from harness import (
+    BARE,
+    Cell,
+    Done,
+    Read,
+    Replicates,
+    at,
+    gain,
+    last,
+    means,
+    over_arms,
+    rises,
+    share,
+)
+from reporting import Claim, Interval, ours, paired, paper
+
+TOLERANCE = 0.02  # nats: a fall of no more is noise of the steps; about 1 % of what can be reached
+NEAR = 0.9  # the share of steps from which growth is called near-monotone
+MARGIN = 0.05  # nats within which two schedules are the same
+EPOCH = 60  # steps of a block that stands for an epoch
+BOTH = {"sdmi": "sdmi_turns", "jmi": "jmi"}
+CONTROL = "jmi_without"  # collapses: a share of steps that do not fall cannot tell that from growth
+SCHEDULES = {
+    "sdmi_together": "both gradients at once, no turns",
+    "sdmi_blocks": "blocks of 8 steps",
+    "sdmi_epochs": f"blocks of {EPOCH} steps",
+}
+LABELS = {
+    "sdmi_turns": "sdmi, in turns",
+    "jmi": "jmi",
+    **{arm: f"sdmi, {words.removesuffix(', no turns')}" for arm, words in SCHEDULES.items()},
+    CONTROL: "jmi without marginal term",
+}
+ESTIMATES = {"cos-DV": "cos_dv", "calibrated": "cos_dv_calibrated", "InfoNCE": "info_nce", "JSD": "jsd"}
+OF_ARM = "{place}-{arm}"
+
+
+def arms(steps: int) -> dict[str, dict]:
+    """The arguments of each arm; with blocks, twice the steps make as many updates of either branch."""
+    return {
+        "sdmi_turns": {"method": "sdmi", "steps": steps},
+        "jmi": {"method": "jmi", "steps": steps},
+        CONTROL: {"method": "jmi", "steps": steps, "columns": BARE | {"marginal": {}}},
+        "sdmi_together": {"method": "sdmi", "steps": steps, "schedule": "together"},
+        "sdmi_blocks": {"method": "sdmi", "steps": 2 * steps, "schedule": "blocks", "block": 8},
+        "sdmi_epochs": {"method": "sdmi", "steps": 2 * steps, "schedule": "blocks", "block": EPOCH},
+    }
+
+
+class Places:
+    """The runs of every arm at some sources, as one: shares over all their steps, means over sources, seed by seed."""
+
+    def __init__(self, done: Done, places: Sequence[str], where: str, note: str = ""):
+        self.done, self.places, self.where, self.note = done, places, where, note
+
+    def names(self, arm: str) -> list[str]:
+        return [OF_ARM.format(place=place, arm=arm) for place in self.places]
+
+    def read(self, arm: str, read: Read) -> Replicates:
+        return over_arms(self.done, self.names(arm), read)
+
+    def share(self, arm: str, key: str = "cos_dv", tolerance: float = TOLERANCE, of: str = "fine") -> Interval:
+        """Of the steps between evaluations, the share that falls by no more than the tolerance."""
+        return share(self.done, dict.fromkeys(self.names(arm), rises(key, tolerance, of=of)))
+
+    def growth(self, claim: Any = paper, primary: bool = False) -> list[Claim]:
+        """That cos-DV grows, and nearly without falling: the share of steps, and the gain beside a collapsed run's."""
+        found, near = [], {"above": NEAR}
+        gained = {arm: self.read(arm, gain("cos_dv", of="fine")) for arm in (*BOTH.values(), CONTROL)}
+        for method, arm in BOTH.items():
+            text = f"{self.where}, `{method}`: share of steps in which cos-DV falls by at most {TOLERANCE} nats"
+            found.append(claim(text + self.note, self.share(arm), **near, primary=primary))
+        for method, arm in BOTH.items():
+            text = f"{self.where}, `{method}`: cos-DV at the end less at the start, less what the control gains (nats)"
+            found.append(claim(text + self.note, paired(gained[arm], gained[CONTROL]), primary=primary))
+        online = f"{self.where}, `sdmi`: cos-DV of online and target, share within the tolerance{self.note}"
+        found.append(claim(online, self.share("sdmi_turns", "cos_dv_target"), **near))
+        text = f"{self.where}, the control, which collapses, has that share too: it alone is no sign of growth (added)"
+        found.append(ours(text, self.share(CONTROL), **near))
+        turns, together = (self.shares(arm) for arm in ("sdmi_turns", "sdmi_together"))
+        text = f"{self.where}, `sdmi`: that share in turns, less with both gradients at once (added)"
+        return [*found, claim(text, paired(turns, together))]
+
+    def shares(self, arm: str) -> Replicates:
+        """`share`, seed by seed."""
+        hits = self.read(arm, lambda result: sum(rises("cos_dv", TOLERANCE, of="fine")(result)))
+        steps = self.read(arm, lambda result: len(result["fine"]["cos_dv"]) - 1)
+        return {seed: hits[seed] / steps[seed] for seed in hits if hits[seed] is not None}
+
+    def separation(self, claim: Any = paper) -> list[Claim]:
+        def silhouette(arm: str, place: str) -> Replicates:
+            return self.read(arm, at("separation", place, "silhouette"))
+
+        mine = silhouette("sdmi_turns", "z")
+        others = {
+            "that of z at the start": silhouette("sdmi_turns", "start"),
+            "that of the input x": silhouette("sdmi_turns", "x"),
+            "that of `jmi`": silhouette("jmi", "z"),
+        }
+        return [
+            claim(
+                f"{self.where}, `sdmi` separates the clusters in z: silhouette, less {words}{self.note}",
+                paired(mine, other),
+            )
+            for words, other in others.items()
+        ]
+
+    def most(self, claim: Any = paper) -> Claim:
+        ends = (self.read(arm, last("mi/cos_dv")) for arm in BOTH.values())
+        return claim(f"{self.where}, `sdmi` ends with more cos-DV than `jmi` (nats){self.note}", paired(*ends))
+
+    def schedules(self) -> list[Claim]:
+        """Our derivation (theory of block-coordinate ascent): the order of the steps changes little."""
+        turns = self.read("sdmi_turns", last("mi/cos_dv"))
+        return [
+            ours(
+                f"{self.where}, `sdmi`, {words}: cos-DV less that in turns (nats){self.note}",
+                paired(self.read(arm, last("mi/cos_dv")), turns),
+                within=MARGIN,
+            )
+            for arm, words in SCHEDULES.items()
+        ]
+
+
+def columns_of(done: Done) -> Mapping[str, Cell]:
+    """Where runs end, and how they got there."""
+    reads = {name: last(f"mi/{key}") for name, key in ESTIMATES.items()}
+    reads |= {
+        f"{words} of z": at("separation", "z", words.split()[0].lower()) for words in ("silhouette", "Fisher ratio")
+    }
+    reads |= {"effective rank of z": last("rank/effective_rank")}
+
+    def fine(tolerance: float) -> Cell:
+        return lambda arm: share(done, {arm: rises("cos_dv", tolerance, of="fine")})
+
+    return means(done, reads) | {f"share, fall ≤ {TOLERANCE}": fine(TOLERANCE), "share, no fall": fine(0)}
+
+
+def panel(axis: Any, done: Done, place: str) -> None:
+    """cos-DV of every arm at a source, along the share of its run."""
+    for i, (arm, label) in enumerate(LABELS.items()):
+        name = OF_ARM.format(place=place, arm=arm)
+        drawing.runs(axis, done, name, at("cos_dv"), i, label, of="fine", share=True)
+    axis.set(title=place, xlabel="share of the run", ylabel="held-out cos-DV (nats)")
