@@ -140,7 +140,7 @@ def test_what_was_interrupted_goes_on_and_what_changed_is_done_again(places, mon
     changed.write_text(written[changed].replace('"seed": 0', '"seed": 7'))
     stamp = kept.stat().st_mtime_ns
     assert run(module, places, monkeypatch, "--report_only") == 0
-    assert "2 of 8 runs are not done" in (places[1] / f"{module.NAME}.md").read_text()
+    assert "2 of 12 runs are not done" in (places[1] / f"{module.NAME}.md").read_text()
     write_evidence_of_examples(tmp_path / "cifar10_ten_epochs")
     assert run(module, places, monkeypatch, "--reproduced", str(tmp_path)) == 0
     page = (places[1] / f"{module.NAME}.md").read_text()
@@ -173,7 +173,7 @@ def test_the_slack_of_bounds_is_that_of_the_mixture_where_they_are_tightest():
     assert module.slack(done).value == pytest.approx(module.truth_of(module.source_of(2)))
 
 
-def test_growth_is_what_is_gained_beyond_a_control_that_collapses_with_as_few_falls():
+def test_growth_is_a_gain_and_a_control_that_collapses_falls_as_seldom():
     module = importlib.import_module("tracking")
     curves = {"sdmi_turns": [0.0, 0.5, 1.5], "jmi": [0.0, 1.0, 2.0], "jmi_without": [0.2, 0.19, 0.19]}
     curves["sdmi_together"] = [0.0, 1.0, 0.5]
@@ -187,7 +187,8 @@ def test_growth_is_what_is_gained_beyond_a_control_that_collapses_with_as_few_fa
     }
     claims = {claim.text: claim for claim in module.Places(done, ["m"], "here").growth()}
     found = {text: claim.found.value for text, claim in claims.items()}
-    assert [found[text] for text in found if "less what the control gains" in text] == pytest.approx([1.51, 2.01])
+    assert [found[text] for text in found if "less at the start" in text] == pytest.approx([1.55, 2.05])
+    assert next(claim.verdict for text, claim in claims.items() if "does not gain" in text) == "cannot tell"
     assert next(found[text] for text in found if "the control, which" in text) == 1.0  # a share cannot tell
     assert next(found[text] for text in found if "both gradients at once" in text) == pytest.approx(0.5)
 
@@ -224,6 +225,36 @@ def test_checkpoints_are_chosen_by_a_measure_by_their_number_and_by_chance():
     assert lost == pytest.approx({"cos-DV": 0.0, module.STEP: 0.1})  # the start is no checkpoint
     assert module.checkpoints(done, module.blind)[0] == pytest.approx(0.1)
     assert module.checkpoints(done, lambda p: module.ranked(p, module.STEP))[0] == pytest.approx(0.5)
+
+
+def test_on_images_rows_are_what_is_replicated_and_a_choice_is_among_checkpoints_or_optimisers(tmp_path):
+    module = importlib.import_module("selection_on_images")
+    write_evidence_of_examples(tmp_path / "examples")
+    one = read_all(tmp_path / "examples")[0]
+    keys = ("mi/cos_dv", "mi/cos_dv_calibrated", "mi/info_nce", "rank/rankme", "rank/effective_rank",
+            "collapse/alignment", "collapse/uniformity")  # fmt: skip
+
+    def wrote(matrix: str, name: str, method: str, seed: int, accuracies: list[float], mi: list[float]) -> None:
+        evaluated = {"step": [*range(len(mi))], "eval/linear_top1": accuracies}
+        evaluated |= {f"eval/{key}": mi if "mi/" in key else [-value for value in mi] for key in keys}
+        found = replace(one, method=method, seed=seed, evaluated=evaluated)
+        write_evidence(found, tmp_path / matrix / name / f"{method}-seed{seed}.json")
+
+    for method, mi in (("jmi", [9, 1, 2, 3]), ("sdmi", [9, 1, 3, 2])):  # the start, which is highest, is no checkpoint
+        for seed in (0, 1):
+            wrote(module.RUNS, "d", method, seed, [0.9, 0.1, 0.2, 0.3], mi)
+        for i, accuracy in enumerate((0.1, 0.2, 0.3)):
+            wrote(module.CHOICE, f"optimiser{i}", method, 0, [0.9, accuracy], [9, mi[1 + i]])
+    for pool in (module.checkpoints(tmp_path), module.optimisers(tmp_path)):
+        assert module.by_row(module.ranked(pool, "cos-DV")) == pytest.approx({"jmi": 1.0, "sdmi": 0.5})
+        assert module.by_row(module.ranked(pool, "RankMe")) == pytest.approx({"jmi": -1.0, "sdmi": -0.5})
+        assert module.by_row(module.regret(pool, "cos-DV")) == pytest.approx({"jmi": 0.0, "sdmi": 0.1})
+        assert module.by_row(module.blind(pool)) == pytest.approx({"jmi": 0.1, "sdmi": 0.1})
+    claims = module.claims_on_images(tmp_path, 0.5)
+    assert [claim.found.n for claim in claims] == [2] * 9  # rows, not seeds
+    assert "(2 rows)" in module.on_images(tmp_path)
+    assert module.claims_on_images(tmp_path / "elsewhere", 0.5) == []
+    assert "Not among these runs" in module.on_images(tmp_path / "elsewhere")
 
 
 def test_at_equal_compute_a_row_is_read_on_the_line_between_its_evaluations():

@@ -23,7 +23,7 @@ import regulariser_weights
 import surrogate_training
 import two_modalities
 from harness import parser_of, run_experiments
-from reporting import CANNOT_TELL, HELD, NOT_HELD, table
+from reporting import CANNOT_TELL, HELD, NOT_HELD, markdown
 
 from hf_mi_ssl.errors import UserError
 
@@ -74,7 +74,8 @@ def gather(results: Path) -> Path:
         summary.append([f"[{title}]({path.name})", asked, verdict.split(": ")[1].split(" (")[0], *counts])
     page = results / "README.md"
     header = ["page", "question", "its primary claims", "of all claims held", "did not", "cannot be told"]
-    page.write_text("\n\n".join(["# The paper as commands", READ_SO, table(header, summary), *parts]) + "\n")
+    verdicts = markdown([header, ["---", "---", "---", *["---:"] * 3], *summary])
+    page.write_text("\n\n".join(["# The paper as commands", READ_SO, verdicts, *parts]) + "\n")
     return page
 
 

@@ -87,6 +87,11 @@ def points(axis: Any, found: Mapping[str, Interval], i: int = 0, label: str = ""
     axis.set_ylim(len(found) - 0.5, -0.5)
 
 
+def own_legend(axis: Any) -> None:
+    """A legend of one panel, beside it."""
+    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
+
+
 def legend(figure: Any, axes: Any) -> None:
     """One legend for all panels, beside them."""
     handles: dict[str, Any] = {}

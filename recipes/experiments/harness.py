@@ -23,7 +23,7 @@ from reading import (
     share,
     shares,
 )
-from running import Job, main, parser_of, replicated, result_of, run_all, run_experiments
+from running import Job, main, parser_of, replicated, result_of, run_all, run_experiments, twice
 from toy_runs import BARE, LADDER, SLOW, STEPS, TINY, build, make_source, phases_of, train, truth_of
 
 __all__ = [
@@ -64,4 +64,5 @@ __all__ = [
     "shares",
     "train",
     "truth_of",
+    "twice",
 ]

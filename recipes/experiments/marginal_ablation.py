@@ -50,17 +50,22 @@ from harness import (
     replicates,
     shares,
     train,
+    twice,
 )
 from regulariser_weights import COMMON, TEMPERATURE
 from reporting import Claim, Interval, Report, extension, literature, ours, paired, paper
 from white_targets import predicted, raw_or_seen
 
 NAME = "marginal_ablation"
+BARE_NONE = name_of("gradient", False, "none")
 
 
 def jobs(seeds: Sequence[int], tiny: bool) -> list[Job]:
-    some = {arm: arms()[arm] for arm in (*PANEL, name_of("gradient", False, "none"))} if tiny else arms()
-    own = replicated(NAME, train, some, seeds, **COMMON | (TINY if tiny else {}))
+    some = {arm: arms()[arm] for arm in (*PANEL, BARE_NONE)} if tiny else arms()
+    common = COMMON | (TINY if tiny else {})
+    own = replicated(NAME, train, some, seeds, **common)
+    deciding = {arm: some[arm] for arm in (BARE_NONE, BY_EMA, BY_RESET)}
+    own += replicated(NAME, train, deciding, twice(seeds)[len(seeds) :], **common)
     return own + regulariser_weights.jobs(seeds, tiny)
 
 
@@ -163,8 +168,8 @@ def report(done: Done, args: Namespace) -> Report:
         "under the squared error it is the online branch that loses dimensions.",
         "`sdmi` on mixtures of ten clusters in 32 dimensions, heads without batch norm (it stands in for a marginal "
         f"term itself; four arms have it), τ = {TEMPERATURE:g}, {COMMON['steps']} steps of {COMMON['batch_size']} "
-        f"pairs, Adam at 3e-3, EMA momentum {SLOW['target_momentum']:g}, predictor of {PREDICTOR}, seeds 0 to 4. "
-        f"{collapse.DEFINITION}",
+        f"pairs, Adam at 3e-3, EMA momentum {SLOW['target_momentum']:g}, predictor of {PREDICTOR}, seeds 0 to 4; of "
+        f"arms of primary claims 0 to 9 (changed: five could not tell). {collapse.DEFINITION}",
         claims(done),
         "\n\n".join([grid(done), panel(done), gauges(done)]),
         lambda: draw(done),

@@ -47,6 +47,11 @@ def replicated(
     ]
 
 
+def twice(seeds: Sequence[int]) -> range:
+    """The seeds of arms that decide a primary claim which the first ones could not tell."""
+    return range(2 * len(seeds))
+
+
 def _execute(job: Job) -> dict | Exception:
     """The job's result, or what went wrong: the others go on."""
     torch.set_num_threads(1)

@@ -82,7 +82,7 @@ def claims(done: Done) -> list[Claim]:
     found = [
         ours(
             f"order 2 reaches what the exact term does, {law}: MI, exact less order 2 (nats)"
-            + " (changed: the mean of all that are not Gaussian was primary)" * (law != "gaussian"),
+            + " (changed: primary was the mean of these laws)" * (law != "gaussian"),
             mean_interval(lost([law], "order 2")),
             within=MARGIN,
             primary=law != "gaussian",
@@ -156,7 +156,7 @@ def draw(done: Done):
         found = {law: mean(done, name_of(law, term), NATS) for law in MOMENTS}
         drawing.points(left, found, i, term, 0.14 * (i - 2))
     left.set(title=f"held-out MI that is reached, τ = {TEMPERATURE:g}", xlabel="calibrated cos-DV (nats)")
-    left.legend(fontsize=7, loc="lower left")
+    drawing.own_legend(left)
     taus = (TEMPERATURE, *HIGHER)
     for i, law in enumerate(MOMENTS):
         found = []
@@ -168,7 +168,7 @@ def draw(done: Done):
     right.set(xscale="log", title="order 2: MI less than the exact term's\n(grey: as good as)", xlabel="τ")
     right.minorticks_off()
     right.set_xticks(taus, [f"{tau:g}" for tau in taus])
-    right.legend(fontsize=7, loc="upper right")
+    drawing.own_legend(right)
     return figure
 
 
