@@ -308,3 +308,8 @@ def test_what_the_guides_say_of_results_is_in_the_results():
     measured = {cells[0]: cells[1] for cells in lines if len(cells) == 5}
     names = ("mi/cos_dv_calibrated", "mi_h/cos_dv_calibrated", "rank/effective_rank", "rank/rankme", "mi/cos_dv")
     assert [measured[name] for name in names] == ["0.98", "0.99", "0.95", "0.87", "0.86"]
+    page = (ROOT / "model_cards" / "results" / "paper" / "label_free_selection.md").read_text()
+    lines = [line.split(" | ") for line in page.split("## On CIFAR-10")[1].splitlines() if line.startswith("| ")]
+    lost = {cells[0].strip("| "): 100 * float(cells[4].split()[0]) for cells in lines if cells[4][0].isdigit()}
+    names = ("calibrated cos-DV", "by chance", "RankMe")
+    assert [lost[name] for name in names] == pytest.approx([0.4, 1.45, 2.9], abs=0.05)

@@ -40,7 +40,7 @@ PANEL = [*(name_of("gradient", True, "none", loss) for loss in LOSSES), BY_EMA, 
 SCALE_FREE = "gradient, predictor, none, white target of any scale"
 # Added later, since a covariance that is shrunk leaves more ways out than its scale: nothing is shrunk in these.
 EXACT_WHITE = {target: f"{target}, predictor, none, exactly white target" for target in TARGETS}
-LONG = {"steps": 1200, "learning_rate": 1e-3}
+LONG = {"steps": 1200, "learning_rate": 1e-3, "evaluations": 8}
 LONG_ARMS = [WHITE, name_of("reset", True, "none", "white target"), ALONE, SCALE_FREE, EXACT_WHITE["gradient"]]
 OTHER_WHITE = [name_of(*one) for one in itertools.product(TARGETS[:2], [True], ["none"], list(LOSSES)[2:])]
 
@@ -62,3 +62,7 @@ def arms() -> dict[str, dict]:
         for arm, columns in found.items()
     }
     return found | {f"{arm}, long": found[arm] | LONG for arm in LONG_ARMS}
+
+
+def label(predictor: bool, target: str, without: str = ", no predictor") -> str:
+    return f"{target}{', predictor' if predictor else without}"

@@ -3,7 +3,8 @@
 from collections.abc import Hashable
 
 import numpy as np
-from canonical_vs_established import MEASURES, Measure, correlations
+from canonical_vs_established import MEASURES
+from harness import spearman
 from reporting import Interval, mean_interval
 
 BOTH = "MI and spectrum"
@@ -25,15 +26,8 @@ def scores(some: list[tuple[dict, int, float]], measure: str) -> list[float]:
 
 
 def ranked(points: Points, measure: str) -> Values:
-    found = {}
-    for seed, some in points.items():
-        values = scores(some, measure)
-        listed = [({"value": value}, 0, accuracy) for value, (_, _, accuracy) in zip(values, some)]
-        found |= correlations({seed: listed}, _value)
-    return found
-
-
-_value: Measure = lambda curves, i: curves["value"]  # noqa: E731
+    """Spearman's correlation of a measure and accuracy."""
+    return {key: spearman(scores(some, measure), [value for *_, value in some]) for key, some in points.items()}
 
 
 def regret(points: Points, measure: str) -> Values:

@@ -11,7 +11,7 @@ from reporting import Interval, table
 RANK, CONE, POINT = 2.5, 0.99, 0.1
 ONLINE, TARGET = "rank/effective_rank", "rank/effective_rank_target"
 DEFINITION = (
-    f"A run has collapsed if either branch ends below {RANK} effective dimensions, or its embeddings in a cone (mean "
+    f"A run has collapsed if either branch ends below {RANK} effective dimensions, or the online one in a cone (mean "
     f"cosine above {CONE}) or a point (std below {POINT}): the alarm's thresholds."
 )
 Judge = Callable[[dict], bool]

@@ -17,10 +17,10 @@ BAND = 5  # replicates from which on an interval is narrow enough to be looked a
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
-def panels(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
+def panels(rows: int, columns: int, width: float, height: float, **more: Any) -> tuple[Any, Any]:
     """A figure and its axes, (rows, columns), with room for a legend on the right."""
     figure = new_figure(width * columns + 1.8, height * rows + 0.6)
-    axes = figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(rows, columns, squeeze=False, **more)
     for axis in axes.flat:
         axis.grid(alpha=0.3)
     return figure, axes

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from harness import Done, Read, Replicates, at, last, truth_of
+from harness import Done, Read, Replicates, at, last, over, spearman, truth_of
 from reporting import Interval, mean_interval
 
 from hf_mi_ssl.estimators import TRACKING_TEMPERATURE
@@ -50,13 +50,22 @@ def by_seed(done: Done) -> dict[int, list[dict]]:
 
 def rank_correlations(done: Done, space: str = "z") -> dict[str, Replicates]:
     """Spearman's correlation of each predictor and linear accuracy over the runs of a seed."""
-    from scipy.stats import spearmanr
+    return {
+        name: {seed: rank(read, runs, space) for seed, runs in by_seed(done).items()}
+        for name, read in PREDICTORS.items()
+    }
 
-    def of(read: Read, runs: list[dict]) -> float | None:
-        return float(spearmanr(*([f(run) for run in runs] for f in (read, LINEAR[space]))).statistic)
 
-    seeds = {seed: runs for seed, runs in by_seed(done).items() if len(runs) > 2}
-    return {name: {seed: of(read, runs) for seed, runs in seeds.items()} for name, read in PREDICTORS.items()}
+def rank(read: Read, runs: Sequence[dict], space: str = "z") -> float | None:
+    return spearman(*([one(run) for run in runs] for one in (read, LINEAR[space])))
+
+
+def within_laws(done: Done, read: Read, space: str = "z") -> Replicates:
+    """The same of the methods that see the same views, the mean over laws of views."""
+    laws: dict[str, Done] = {}
+    for name, run in done.items():
+        laws.setdefault(name.split(",")[0], {})[name] = run
+    return over([{seed: rank(read, runs, space) for seed, runs in by_seed(own).items()} for own in laws.values()])
 
 
 def partial_r2(done: Done, together: Sequence[str]) -> dict[str, Interval]:
@@ -80,10 +89,20 @@ def partial_r2(done: Done, together: Sequence[str]) -> dict[str, Interval]:
 
 
 def ceiling(p: float, bits: int) -> float:
-    """The most that cos-DV can be: the views' MI or, of K symbols that are shared without error, and with K − 1
-    dimensions for them, what K clusters on a simplex have."""
-    k = {0.0: 8, 1.0: 8 * 2**bits}.get(p, math.inf)
-    return min(simplex_dv(k, TRACKING_TEMPERATURE) if k - 1 <= DIMENSION else math.inf, truth_of(source_of(p, bits)))
+    """What cos-DV cannot exceed: the views' MI and, of K symbols that are shared without error, what K clusters on a
+    simplex have."""
+    truth = truth_of(source_of(p, bits))
+    return min(simplex_dv(symbols(p, bits), TRACKING_TEMPERATURE), truth) if p in (0.0, 1.0) else truth
+
+
+def symbols(p: float, bits: int) -> int:
+    """How many are shared without error: content alone, or content and style."""
+    return 8 * 2**bits if p == 1.0 else 8
+
+
+def attained(p: float, bits: int) -> bool:
+    """Whether some embedding of D dimensions reaches that ceiling: a simplex that fits."""
+    return p in (0.0, 1.0) and symbols(p, bits) - 1 <= DIMENSION
 
 
 def simplex_dv(k: int, temperature: float) -> float:

@@ -14,6 +14,7 @@ from reading import (
     at,
     gain,
     last,
+    less,
     mean,
     means,
     over,
@@ -22,6 +23,7 @@ from reading import (
     rises,
     share,
     shares,
+    spearman,
 )
 from running import Job, main, parser_of, replicated, result_of, run_all, run_experiments, twice
 from toy_runs import BARE, LADDER, SLOW, STEPS, TINY, build, make_source, phases_of, train, truth_of
@@ -45,6 +47,7 @@ __all__ = [
     "embed",
     "gain",
     "last",
+    "less",
     "main",
     "make_source",
     "mean",
@@ -62,6 +65,7 @@ __all__ = [
     "run_experiments",
     "share",
     "shares",
+    "spearman",
     "train",
     "truth_of",
     "twice",

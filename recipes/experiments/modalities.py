@@ -59,6 +59,24 @@ def _entropy(log_posterior: Tensor) -> float:
     return -(log_posterior.exp() * log_posterior).sum(1).mean().item()
 
 
+def deleted(length: int = 24) -> Source:
+    """Two views of one text of twice the length: each keeps a random half of its words, in their order. I is "
+    "unknown"""
+    chains = _Chains(8, 2 * length)
+
+    def draw(n: int, generator: Generator) -> Views:
+        content = torch.randint(8, (n,), generator=generator)
+        text = chains.draw(content, generator)
+
+        def keep() -> Tensor:
+            kept = torch.rand(text.shape, generator=generator).argsort(1)[:, :length].sort(1).values
+            return text.gather(1, kept)
+
+        return Views(keep(), keep(), {"content": content})
+
+    return Source(draw, lambda: math.nan, [["tokens", length]], 8)
+
+
 def waveforms(length: int = 192, pitches: int = 8, timbres: int = 4, noise: float = 0.3) -> Source:
     """Harmonics of one of 8 pitches in one of 4 timbres, shared; phases, gain and noise private. I = log 8 + log 4
 
@@ -84,6 +102,27 @@ def waveforms(length: int = 192, pitches: int = 8, timbres: int = 4, noise: floa
         return Views(play(), play(), {"content": content, "style": style})
 
     return Source(draw, lambda: math.log(pitches * timbres), [["waveform", length]], pitches)
+
+
+def cropped(length: int = 192) -> Source:
+    """Two views of one sound of `waveforms`, twice as long: a random crop, a gain, and an eighth of it silenced. I is
+    unknown"""
+    sounds = waveforms(2 * length)
+
+    def draw(n: int, generator: Generator) -> Views:
+        whole = sounds.draw(n, generator)
+
+        def crop() -> Tensor:
+            start = torch.randint(length + 1, (n, 1), generator=generator)
+            view = whole.a.gather(1, start + torch.arange(length)) * (
+                0.7 + 0.6 * torch.rand(n, 1, generator=generator)
+            )
+            away = torch.arange(length) - torch.randint(length, (n, 1), generator=generator)
+            return view.masked_fill((away >= 0) & (away < length // 8), 0.0)
+
+        return Views(crop(), crop(), whole.factors)
+
+    return Source(draw, lambda: math.nan, [["waveform", length]], 8)
 
 
 def captions(side: int = 12, length: int = 32) -> Source:

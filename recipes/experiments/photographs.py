@@ -17,8 +17,8 @@ FILES = "CIFAR10_FILES"  # environment: its parquet files, as JSON; where data l
 
 
 def cifar10(images: int = 7680, recipe: str = "moco", size: int = 32) -> Source:
-    """Two random views of a photograph, as the recipes train on them: of `images` of train, epoch after epoch, with
-    views of their own in each; held-out pairs are of test. I is unknown."""
+    """Two random views of a photograph, as the recipes train on them: of `images` of train, in each epoch in an order
+    and with views of its own; held-out pairs are of test. I is unknown."""
     from hf_mi_ssl.views import RandomViews, view_recipes
 
     def draw_of(split: str, most: int):
@@ -26,16 +26,14 @@ def cifar10(images: int = 7680, recipe: str = "moco", size: int = 32) -> Source:
             corpus = _corpus(split)
             rows = torch.randperm(len(corpus), generator=generator)[: min(n, most)]
             seed = int(torch.randint(2**31, (), generator=generator))
-            squares, make, found = (
-                corpus.squares(rows, size),
-                RandomViews(view_recipes(recipe, size), seed, batch_size=512),
-                [],
-            )
-            for epoch in range(math.ceil(n / len(rows))):
-                some = slice(0, n - epoch * len(rows))
-                found.append(make(squares[some], epoch, rows[some]))
-            a, b = (torch.cat(views) for views in zip(*found, strict=True))
-            content = corpus.labels[rows].repeat(len(found))[:n]
+            squares, make = corpus.squares(rows, size), RandomViews(view_recipes(recipe, size), seed, batch_size=512)
+            a, b = torch.empty(2, n, 3, size, size)
+            content = torch.empty(n, dtype=torch.long)
+            for epoch, start in enumerate(range(0, n, len(rows))):
+                order = torch.randperm(len(rows), generator=generator)[: n - start]
+                part = slice(start, start + len(order))
+                a[part], b[part] = make(squares[order], epoch, rows[order])
+                content[part] = corpus.labels[rows[order]]
             return Views(a, b, {"content": content})
 
         return draw

@@ -20,8 +20,14 @@ def at(*keys: str | int) -> Read:
 
 
 def last(key: str) -> Read:
-    """Reads the end of a curve."""
-    return at("curves", key, -1)
+    """Reads the end of a curve; a run that diverged has none."""
+    return lambda result: _whole(result)["curves"][key][-1]
+
+
+def _whole(result: dict) -> dict:
+    if "diverged" in result:
+        raise KeyError("what was measured last is not the end")
+    return result
 
 
 def replicates(done: Done, arm: str, read: Read) -> Replicates:
@@ -65,7 +71,22 @@ def rises(key: str, tolerance: float = 0.0, of: str = "curves") -> Read:
 
 def gain(key: str, of: str = "curves") -> Read:
     """Reads what a curve has gained in all: its end less its start. A curve that stays at nothing rises too."""
-    return lambda result: result[of][key][-1] - result[of][key][0]
+    return lambda result: _whole(result)[of][key][-1] - result[of][key][0]
+
+
+def less(first: Replicates, second: Replicates) -> Replicates:
+    """The difference, seed by seed, of those that both have."""
+    both = {seed: (first[seed], second[seed]) for seed in set(first) & set(second)}
+    return {seed: None if None in two else two[0] - two[1] for seed, two in both.items()}
+
+
+def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Their rank correlation; None of fewer than three, or where one does not vary."""
+    from scipy.stats import spearmanr
+
+    if len(x) < 3 or len(set(x)) == 1 or len(set(y)) == 1:
+        return None
+    return float(spearmanr(x, y).statistic)
 
 
 def share(done: Done, reads: Mapping[str, Read]) -> Interval:

@@ -126,7 +126,7 @@ def parser_of(doc: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs/paper"), help="where the result of each run lies")
     parser.add_argument(
-        "--results", type=Path, default=RESULTS, help="where reports, figures and evidence are written"
+        "--results", type=Path, help="where reports, figures and evidence are written; of --tiny runs beside them"
     )
     parser.add_argument("--parallel", type=int, default=2, help="runs side by side, one thread each")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="replicates; intervals need two")
@@ -146,6 +146,7 @@ def run_experiments(modules: Sequence[ModuleType], args: argparse.Namespace) -> 
         raise UserError("--parallel and --seeds must be at least 1")
     if args.data_files:
         take_from(args.data_files)
+    args.results = args.results or (args.runs / "results" if args.tiny else RESULTS)
     torch.set_num_threads(1)
     jobs = {module: module.jobs(range(args.seeds), args.tiny) for module in modules}
     failed = (
@@ -153,8 +154,8 @@ def run_experiments(modules: Sequence[ModuleType], args: argparse.Namespace) -> 
     )
     for module, own in jobs.items():
         found = [result_of(job, args.runs) for job in own]
-        if args.report_only and found == [None] * len(own):  # without the runs, of what was kept of them
-            found = [kept_of(job, args.results) for job in own]
+        if args.report_only:  # of runs that are gone, what was kept of them
+            found = [kept_of(job, args.results) if one is None else one for job, one in zip(own, found)]
         done = {job.name: (job.arguments, result) for job, result in zip(own, found) if result is not None}
         report: Report = module.report(done, args)
         command = f"python recipes/experiments/{Path(module.__file__).name}"

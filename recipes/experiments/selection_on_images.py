@@ -47,7 +47,7 @@ def claims_on_images(directory: Path, least: float) -> list[Claim]:
     found = []
     pools = {
         "the checkpoints of a run": checkpoints(directory),
-        "the three optimisers that a row could have had": optimisers(directory),
+        "three optimisers of a row, after one epoch": optimisers(directory),
     }
     for what, points in pools.items():
         if not points:

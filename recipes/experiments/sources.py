@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 from laws import noisy_law
-from modalities import captions, renderings, tokens, waveforms
+from modalities import captions, cropped, deleted, renderings, tokens, waveforms
 from photographs import cifar10
 from torch import Generator, Tensor, nn
 from views import INTEGRATED, Source, Views, seeded
@@ -100,5 +100,17 @@ def shapes(size: int = 32) -> Source:
 
 SOURCES: dict[str, Callable[..., Source]] = {
     function.__name__: function
-    for function in (mixture, factors, noisy_law, tokens, waveforms, captions, renderings, shapes, cifar10)
+    for function in (
+        mixture,
+        factors,
+        noisy_law,
+        tokens,
+        waveforms,
+        captions,
+        renderings,
+        shapes,
+        cifar10,
+        deleted,
+        cropped,
+    )
 }

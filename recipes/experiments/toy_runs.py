@@ -94,7 +94,7 @@ def train(
     learning_rate: float = LEARNING_RATE,
     schedule: str = "turns",
     block: int = 1,
-    evaluations: int = EVALUATIONS,
+    evaluations: int | Sequence[int] = EVALUATIONS,
     fine: int = 0,
     pool: int | None = None,
     held: int = HELD,
@@ -112,6 +112,7 @@ def train(
     Args:
         source: the name in `SOURCES` under "name", and its arguments.
         schedule, block: one of `SCHEDULES`, and the steps of a block.
+        evaluations: how many, or after which steps.
         fine: how often cos-DV and InfoNCE alone are followed between; they cost little.
         held: held-out pairs; the probe learns from twice as many views.
         pool: training pairs drawn in all; by default none comes twice.
@@ -140,7 +141,7 @@ def train(
     evaluate(0)
     finer.add(0, cheap(model, pairs))
     alarm(curves.record(0))
-    every, often = ({round(steps * (i + 1) / n) for i in range(n)} for n in (evaluations, fine))
+    every, often = (steps_of(number, steps) for number in (evaluations, fine))
     for step in range(steps):
         rows = torch.arange(step * batch_size, (step + 1) * batch_size) % len(a)
         batch = a[rows], b[rows]
@@ -172,6 +173,12 @@ def train(
     for name in measure:
         found[name] = MEASURES[name](model, law, pairs, initial, seed)
     return rounded(found)
+
+
+def steps_of(evaluations: int | Sequence[int], steps: int) -> set[int]:
+    if isinstance(evaluations, int):
+        return {round(steps * (i + 1) / evaluations) for i in range(evaluations)}
+    return {*evaluations, steps}
 
 
 def phases_of(model: nn.Module, schedule: str, step: int, block: int) -> tuple[str, ...]:
