@@ -81,6 +81,35 @@ def test_the_information_of_texts_is_the_mean_log_ratio_of_their_likelihoods():
     assert 0.5 < most_likely.double().mean() < 1.0
 
 
+def test_views_of_one_text_keep_half_of_its_words_and_of_one_sound_a_part_of_it(monkeypatch):
+    texts = []
+    draw = modalities._Chains.draw
+    monkeypatch.setattr(
+        modalities._Chains, "draw", lambda self, topic, g: texts.append(draw(self, topic, g)) or texts[0]
+    )
+    views = sources.deleted(length=6).draw(50, torch.Generator().manual_seed(0))
+    for view in (views.a, views.b):
+        for text, words in zip(texts[0].tolist(), view.tolist()):
+            rest = iter(text)
+            assert all(word in rest for word in words)  # in their order
+    assert (views.a != views.b).any()
+    assert math.isnan(sources.deleted().truth())
+    sounds = []
+    monkeypatch.setattr(modalities, "waveforms", lambda length: sounds.append(sources.waveforms(length)) or sounds[0])
+    views = sources.cropped().draw(40, torch.Generator().manual_seed(0))
+    whole = sounds[0].draw(40, torch.Generator().manual_seed(0)).a
+    for view in (views.a, views.b):
+        windows = whole.unfold(1, 192, 1)  # every crop of every sound
+        heard = view != 0
+        assert (heard.sum(1) >= 192 - 24).all()
+        gain = (windows * view[:, None]).sum(2) / (windows.square() * heard[:, None]).sum(2)
+        apart = ((gain[:, :, None] * windows - view[:, None]) * heard[:, None]).abs().amax(2)
+        best = apart.min(1)
+        assert best.values.max() < 1e-4
+        gains = gain.gather(1, best.indices[:, None])
+        assert 0.69 < gains.min() < gains.max() < 1.31
+
+
 def test_pitch_and_timbre_can_be_read_off_every_waveform():
     views = sources.waveforms().draw(2000, torch.Generator().manual_seed(1))
     times, order = torch.arange(192), torch.arange(1, 5)

@@ -111,6 +111,8 @@ def test_all_gathers_the_reports_and_does_nothing_again(places, monkeypatch):
     line = r"^\| \[([^]]+)\]\(\w+\.md\) \| .*\?.* \| (?:held|did not hold|cannot tell)"
     counts = re.findall(line + r" \| (\d+) \| (\d+) \| (\d+) \|$", page, re.M)
     assert len(counts) == len(NAMES)
+    failed = re.findall(r"^- \[([^]]+)\]\(\w+\.md\): .*, has to be", page, re.M)
+    assert len(failed) == len(re.findall(r"^\| .* \| the paper \| .* \| did not hold \|$", page, re.M))
     for title, *numbers in counts:
         own = (places[1] / f"{title.replace(' ', '_')}.md").read_text().split("## Claims\n\n")[1].split("\n\n")[0]
         assert sum(map(int, numbers)) == len(own.splitlines()) - 2

@@ -62,7 +62,3 @@ def arms() -> dict[str, dict]:
         for arm, columns in found.items()
     }
     return found | {f"{arm}, long": found[arm] | LONG for arm in LONG_ARMS}
-
-
-def label(predictor: bool, target: str, without: str = ", no predictor") -> str:
-    return f"{target}{', predictor' if predictor else without}"

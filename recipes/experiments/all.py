@@ -23,7 +23,7 @@ import regulariser_weights
 import surrogate_training
 import two_modalities
 from harness import parser_of, run_experiments
-from reporting import CANNOT_TELL, HELD, NOT_HELD, markdown
+from reporting import CANNOT_TELL, HELD, NOT_HELD, SOURCES, markdown
 
 from hf_mi_ssl.errors import UserError
 
@@ -57,7 +57,7 @@ ours, and so are *extensions*. These are toys: they show where a claim can fail,
 
 def gather(results: Path) -> Path:
     """README.md: each question with its claims and its verdict, from the reports."""
-    parts, summary = [], []
+    parts, summary, failed = [], [], []
     for module in (EXPERIMENTS[0], APART, *EXPERIMENTS[1:]):
         path = results / f"{module.NAME}.md"
         if not path.exists():
@@ -68,15 +68,18 @@ def gather(results: Path) -> Path:
         verdict = text.strip().splitlines()[-1]
         missing = [part for part in text.split("\n\n") if part.startswith("**") and "not done" in part]
         parts += [f"## [{title}]({path.name})", question, *missing, claims, f"**{verdict}**"]
-        # A verdict ends its line of the table of claims, with what could be told or without
-        found = [line.rsplit(" | ", 1)[1].split(" (")[0].removesuffix(" |") for line in claims.splitlines()[2:]]
+        rows = [line.strip("| ").split(" | ") for line in claims.splitlines()[2:]]
+        found = [row[5].split(" (")[0] for row in rows]  # a verdict ends with what could be told, or without
         counts = [found.count(one) for one in (HELD, NOT_HELD, CANNOT_TELL)]
+        against = [row for row, one in zip(rows, found) if row[1] == SOURCES["paper"] and one == NOT_HELD]
+        failed += [f"- [{title}]({path.name}): {row[0]}: {row[2]}, has to be {row[3]}" for row in against]
         asked = module.__doc__.splitlines()[0]
         summary.append([f"[{title}]({path.name})", asked, verdict.split(": ")[1].split(" (")[0], *counts])
     page = results / "README.md"
     header = ["page", "question", "its primary claims", "of all claims held", "did not", "cannot be told"]
     verdicts = markdown([header, ["---", "---", "---", *["---:"] * 3], *summary])
-    page.write_text("\n\n".join(["# The paper as commands", READ_SO, verdicts, *parts]) + "\n")
+    doubts = ["## What the paper claims and did not hold here", "\n".join(failed) or "Nothing."]
+    page.write_text("\n\n".join(["# The paper as commands", READ_SO, verdicts, *doubts, *parts]) + "\n")
     return page
 
 

@@ -21,41 +21,34 @@ from ablation_arms import (
     BY_RESET,
     EXACT_WHITE,
     GRID,
-    LONG_ARMS,
-    NORMED,
-    OTHER_WHITE,
     PANEL,
     PREDICTOR,
     SCALE_FREE,
     WHITE,
     WITH_EXACT,
     arms,
-    label,
     name_of,
 )
-from collapse import ONLINE, TARGET, collapsed, fewest, rank_and_kinds, spared
+from ablation_tables import gauges, grid, label, panel
+from collapse import ONLINE, TARGET, collapsed, fewest, spared
 from harness import (
     LADDER,
     SLOW,
     TINY,
-    Cell,
     Done,
     Job,
-    arms_table,
     at,
     last,
     main,
     mean,
-    means,
     replicated,
     replicates,
-    shares,
     train,
     twice,
 )
 from regulariser_weights import COMMON, TEMPERATURE
 from reporting import Claim, Interval, Report, literature, ours, paired, paper
-from white_targets import predicted, raw_or_seen
+from white_targets import raw_or_seen
 
 NAME = "marginal_ablation"
 BARE_NONE = name_of("gradient", False, "none")
@@ -177,51 +170,6 @@ def report(done: Done, args: Namespace) -> Report:
         claims(done),
         "\n\n".join([grid(done), panel(done), gauges(done)]),
         lambda: draw(done),
-    )
-
-
-def grid(done: Done) -> str:
-    rows = {label(*row): row for row in GRID}
-
-    def column(marginal: str) -> Cell:
-        return lambda row: rank_and_kinds(done, name_of(*reversed(rows[row]), marginal))
-
-    normed = [name_of(*row, "none", norm=True) for row in NORMED]
-    return (
-        "## The grid\n\nEffective rank (of 16) at the end, of the branch that has less, how many of the runs "
-        "collapsed to what, and the median step at which that was first seen.\n\n"
-        f"{arms_table('SDMI', list(rows), {m: column(m) for m in LADDER})}\n\nBatch norm at the projector's end:\n\n"
-        f"{arms_table('arm', normed, {'rank': lambda arm: rank_and_kinds(done, arm)})}"
-    )
-
-
-def panel(done: Done) -> str:
-    reads = {
-        "rank of z": last(ONLINE),
-        "rank of target t": last(TARGET),
-        "cos-DV (z, z′)": last("mi/cos_dv"),
-        "rank of W(t − μ)": at("white", "rank"),
-        "cos-DV (prediction, t)": predicted,
-    }
-    columns = means(done, reads) | shares(done, {"linear accuracy of z": at("end", "linear_z")})
-    columns |= {"first step in collapse": lambda arm: collapse.first_step(done, arm)}
-    rows = [*PANEL, SCALE_FREE, *EXACT_WHITE.values(), *OTHER_WHITE, *(f"{arm}, long" for arm in LONG_ARMS)]
-    return (
-        "## The predictor without a marginal term\n\nWhite targets are compared with predictions as W(t − μ), all "
-        "others as they are. But for the exactly white ones, whose W(t − μ) has all 16 dimensions by construction, W "
-        "is that of a covariance shrunk by 1e-3 towards the identity; our derivation has Cov = I: of shrunk targets "
-        "it says nothing. What we had not derived: under the cosine the target meets the prediction in a point; "
-        "under the squared error it is the online branch that loses dimensions, and the target keeps its "
-        f"own.\n\n{arms_table('arm', rows, columns)}"
-    )
-
-
-def gauges(done: Done) -> str:
-    return (
-        "## Which gauge sees it\n\nOf all runs here and of those of [regulariser weights](regulariser_weights.md); "
-        "the first four define collapse, at the end of a run. Whether a gauge sees it is asked at every evaluation "
-        "but the first, of runs that end collapsed and of those that do not. A gauge of z cannot see a "
-        f"target that has collapsed.\n\n{collapse.gauges_table(done)}"
     )
 
 

@@ -86,17 +86,18 @@ def trained_pair(arm: str) -> str:
 
 def claims(done: Done) -> list[Claim]:
     def of(arm: str, read: Read) -> Replicates:
-        return over_arms(done, [f"{modality}, {arm}" for modality in MODALITIES], read)
+        return over_arms(done, everywhere(arm), read)
 
     def ranks(first: str, second: str) -> tuple[Replicates, Replicates]:
         return of(first, fewest), of(second, fewest)
 
-    def everywhere(arm: str) -> list[str]:
-        return [f"{modality}, {arm}" for modality in MODALITIES]
+    def everywhere(arm: str, modalities: Sequence[str] = MODALITIES) -> list[str]:
+        return [f"{modality}, {arm}" for modality in modalities]
 
     def rising(arm: str, modalities: Sequence[str] = MODALITIES) -> Interval:
-        arms = [f"{modality}, {arm}" for modality in modalities]
-        return share(done, {one: rises(trained_pair(one), TOLERANCE, of="fine") for one in arms})
+        return share(
+            done, {one: rises(trained_pair(one), TOLERANCE, of="fine") for one in everywhere(arm, modalities)}
+        )
 
     def gained(arm: str) -> Replicates:
         found = [replicates(done, one, gain(trained_pair(one), of="fine")) for one in everywhere(arm)]
