@@ -83,6 +83,7 @@ def test_each_runs_and_writes_its_report_figure_and_evidence(name, places, monke
     page = (places[1] / f"{name}.md").read_text()
     assert re.fullmatch(r"Verdict: (held|did not hold|cannot tell.*)", page.rstrip().splitlines()[-1])
     assert "are not done" not in page
+    assert not re.search(r"\{[A-Za-z_]\w*(:[^}]*)?\}", page)  # a placeholder that nothing filled
     assert f"python recipes/experiments/{name}.py" in page
     assert (places[1] / f"{name}.png").stat().st_size > 10_000
     evidence = json.loads((places[1] / "evidence" / f"{name}.json").read_text())

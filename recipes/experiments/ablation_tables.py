@@ -45,9 +45,8 @@ def panel(done: Done) -> str:
         "## The predictor without a marginal term\n\nWhite targets are compared with predictions as W(t − μ), all "
         "others as they are. But for the exactly white ones, whose W(t − μ) has all 16 dimensions by construction, W "
         "is that of a covariance shrunk by 1e-3 towards the identity; our derivation has Cov = I: of shrunk targets "
-        "it says nothing. What we had not derived: under the cosine the target meets the prediction in a point; "
-        "under the squared error it is the online branch that loses dimensions, and the target keeps its "
-        f"own.\n\n{arms_table('arm', rows, columns)}"
+        "it says nothing. What we had not derived: under the cosine it is the target that ends with fewer "
+        f"dimensions, under the squared error the online branch.\n\n{arms_table('arm', rows, columns)}"
     )
 
 

@@ -55,6 +55,9 @@ its primary claims, of which one that did not hold decides. How a claim is measu
 ours, and so are *extensions*. These are toys: they show where a claim can fail, not how often it does."""
 
 
+LOOKS = "A share of steps depends on how often one looks; the pages say how often, and what less often shows."
+
+
 def gather(results: Path) -> Path:
     """README.md: each question with its claims and its verdict, from the reports."""
     parts, summary, failed = [], [], []
@@ -78,7 +81,7 @@ def gather(results: Path) -> Path:
     page = results / "README.md"
     header = ["page", "question", "its primary claims", "of all claims held", "did not", "cannot be told"]
     verdicts = markdown([header, ["---", "---", "---", *["---:"] * 3], *summary])
-    doubts = ["## What the paper claims and did not hold here", "\n".join(failed) or "Nothing."]
+    doubts = ["## What the paper claims and did not hold here", LOOKS, "\n".join(failed) or "Nothing."]
     page.write_text("\n\n".join(["# The paper as commands", READ_SO, verdicts, *doubts, *parts]) + "\n")
     return page
 

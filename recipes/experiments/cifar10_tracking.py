@@ -58,7 +58,11 @@ def report(done: Done, args: Namespace) -> Report:
 def table(done: Done) -> str:
     rows = {label: OF_ARM.format(place=PLACE, arm=arm) for arm, label in LABELS.items()}
     more = {"linear accuracy of h": at("end", "linear_h"), "kNN of h": at("end", "knn_h")}
-    return f"## Where the runs end\n\n{arms_table('arm', rows, {**columns_of(done), **shares(done, more)})}"
+    found = arms_table("arm", rows, {**columns_of(done), **shares(done, more)})
+    return (
+        f"## Where the runs end\n\n{found}\n\nThe same share of whole runs of ten epochs, looked at once an epoch, "
+        "is in [mi tracking](mi_tracking.md)."
+    )
 
 
 def draw(done: Done):

@@ -60,8 +60,10 @@ def _entropy(log_posterior: Tensor) -> float:
 
 
 def deleted(length: int = 24) -> Source:
-    """Two views of one text of twice the length: each keeps a random half of its words, in their order. I is "
-    "unknown"""
+    """Two views of one text of twice the length: each keeps a random half of its words, in their order.
+
+    I is unknown.
+    """
     chains = _Chains(8, 2 * length)
 
     def draw(n: int, generator: Generator) -> Views:

@@ -178,10 +178,10 @@ def report(done: Done, args: Namespace) -> Report:
         "`sdmi` with a predictor, squared error to a raw or whitened target (its covariance shrunk by 1e-3, or "
         "exactly), reset, no marginal term; width 32, two layers and the learning rate of the encoder where nothing "
         f"else is said. {SHORT['steps']} steps of {SHORT['batch_size']} pairs, Adam at 3e-3, heads without "
-        "batch norm. Seeds 0 to 4, of the arms of primary claims 0 to 9 (changed: five could not tell). The term "
-        "that a predictor stands for is of second order, and the whiter the target "
-        "is at τ = 1, the farther order 2 is from the exact term: so the cosine to the exact one falls where that to "
-        "the second-order one rises.",
+        "batch norm. Seeds 0 to 4, of the three targets and of the ends of each sweep of a raw one 0 to 9 (changed: "
+        "five could not tell). The term that a predictor stands for is of second order, and at τ = 1 that of a white "
+        "target is far from the exact term: so the cosine to the exact one can fall where that to the second-order "
+        "one rises.",
         claims(done),
         predictors(done),
         lambda: draw(done),

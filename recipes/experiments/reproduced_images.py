@@ -95,7 +95,13 @@ def untrained(runs: Sequence[Evidence]) -> str:
         "kNN of encoders at random": ("knn_top1", "random"),
         "a linear probe of them": ("linear_top1", "random"),
     }
-    found = {words: {run.measured(*key).get("value") for run in runs} - {None} for words, key in names.items()}
+    found = {}
+    for words, key in names.items():
+        by_seed: dict[int, list[float]] = {}
+        for run in runs:
+            if (value := run.measured(*key).get("value")) is not None:
+                by_seed.setdefault(run.seed, []).append(value)
+        found[words] = {round(float(np.mean(one)), 6) for one in by_seed.values()}
     said = [
         f"{words} {comparison.spread([100 * value for value in sorted(values)])} %" for words, values in found.items()
     ]

@@ -1,7 +1,7 @@
-"""Data for the experiments, by name: two views whose mutual information is known, and the towers that take them.
+"""Data for the experiments, by name: two views, most of known mutual information, and the towers that take them.
 
 Vectors, token sequences, waveforms, images with texts, and photographs go through one interface: a source draws
-`Views`, says the MI of its two views in nats, and which towers its encoder needs.
+`Views`, says the MI of its two views in nats or nan, and which towers its encoder needs.
 """
 
 import math

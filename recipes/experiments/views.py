@@ -1,4 +1,4 @@
-"""The interface of all data of the experiments: a law of two views whose mutual information is known."""
+"""The interface of all data of the experiments: a law of two views, and their mutual information where it is known."""
 
 import math
 from collections.abc import Callable

@@ -99,7 +99,7 @@ def correlations(done: Sequence[Evidence], accuracy: str = "linear_top1") -> dic
     four rows, and measures that are the same for all, have none."""
     import pandas
 
-    done = [run for run in done if run.measured(accuracy)]
+    done = sorted((run for run in done if run.measured(accuracy)), key=lambda run: (run.method, run.seed))  # it draws
     names = label_free(done)
     groups = [
         np.array([[run.measured(name)["value"] for name in (*names, accuracy)] for run in runs], dtype=float)
