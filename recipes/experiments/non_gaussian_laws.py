@@ -168,7 +168,7 @@ def report(done: Done, args: Namespace) -> Report:
 
 def draw(done: Done):
     figure, axes = drawing.panels(2, len(LAYERS), 4.2, 3.6)
-    (left, split, *rest), others = axes
+    (left, split, along), others = axes
     for i, law in enumerate(LAWS):
         drawing.bars(left, TAUS, [geometric(done, law, tau) for tau in TAUS], i, law)
     left.set(xscale="log", yscale="log", title="|M − M₂| (nats, geometric mean)", xlabel="τ / λ_max(Σ)")
@@ -178,23 +178,29 @@ def draw(done: Done):
         parts = {law: mean(done, f"law {law}", at("3", "parts", key)) for law in LAWS}
         drawing.points(split, parts, i, name, 0.16 * (i - 1.5))
     split.set_xscale("symlog", linthresh=0.1)
-    split.set(title="parts of that error at τ = 3 (nats)")
+    split.set(title="four parts of errors at τ = 3 (nats)")
     for axis in (left, split):
         drawing.own_legend(axis)
-    for axis in rest:
-        axis.set_axis_off()
-    for axis, layer in zip(others, LAYERS, strict=True):
+    reads = {(axis, layer): at("skewness") for axis, layer in zip(others, LAYERS, strict=True)}
+    for (axis, layer), read in (reads | {(along, "z"): part_of_second}).items():
         for i, method in enumerate(TRAINED):
             runs = [r for r in replicates(done, f"embeddings {method}", dict).values() if "gaussianity" in r]
-            curves = [[one[layer]["skewness"] for one in run["gaussianity"]] for run in runs]
+            curves = [[read(one[layer]) for one in run["gaussianity"]] for run in runs]
             if runs:
                 drawing.curve(axis, runs[0]["curves"]["step"], curves, i, method)
         axis.set(
             title=f"Mardia's skewness of {'the first layer' if layer == 'hidden' else layer}\n(Gaussian: 0)",
             xlabel="step",
         )
+    along.set(title=f"M − M₂ of z at {IN_LAMBDA[-1]:g} λ_max,\nas a share of κ₂/2τ²", xlabel="step")
     drawing.own_legend(others[-1])
     return figure
+
+
+def part_of_second(measured: dict) -> float | None:
+    """The error of order 2 beside its variance term, at the highest temperature; None where z had collapsed."""
+    cell = measured.get(f"{IN_LAMBDA[-1]:g}")
+    return cell and cell["errors"]["second_order"][0] / cell["second"]
 
 
 def geometric(done: Done, law: str, tau: float) -> Interval:
