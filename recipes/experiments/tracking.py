@@ -46,6 +46,7 @@ LABELS = {
     CONTROL: "jmi without marginal term",
 }
 ESTIMATES = {"cos-DV": "cos_dv", "calibrated": "cos_dv_calibrated", "InfoNCE": "info_nce", "JSD": "jsd"}
+NAMES = {"cos_dv": "cos-DV", "cos_dv_calibrated": "calibrated cos-DV", "info_nce": "InfoNCE", "jsd": "JSD"}
 OF_ARM = "{place}-{arm}"
 
 
@@ -88,8 +89,8 @@ class Places:
         ):
             for method, arm in BOTH.items():
                 name, steps = key if of == "fine" else f"mi/{key}", self.steps(of)
-                text = f"{self.where}, `{method}`: share of {steps} steps in which {key} does not fall by more than "
-                text += f"{TOLERANCE} nats{self.note}"
+                text = f"{self.where}, `{method}`: share of {steps} steps in which {NAMES[key]} does not fall "
+                text += f"by more than {TOLERANCE} nats{self.note}"
                 found.append(claim(text, self.share(arm, name, of=of), above=NEAR))
         return found
 
