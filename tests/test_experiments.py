@@ -9,6 +9,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import datasets
 import numpy as np
@@ -221,8 +222,11 @@ def test_views_of_photographs_are_of_train_each_epoch_and_held_out_ones_of_test(
     for draw in (law.draw, law.held_out):
         draw(8, torch.Generator().manual_seed(0))
     assert splits == ["train", "test"]
-    with pytest.raises(UserError, match="train=FILE test=FILE"):
-        module.take_from(["train.parquet"])
+    for wrong in (["train.parquet"], photographs[:1]):
+        with pytest.raises(UserError, match="train=FILE test=FILE"):
+            module.take_from(wrong)
+    with pytest.raises(UserError, match="no file nowhere.parquet"):
+        module.take_from([photographs[0], "test=nowhere.parquet"])
 
 
 def test_checkpoints_are_chosen_by_a_measure_by_their_number_and_by_chance():
@@ -412,6 +416,20 @@ def test_a_job_that_fails_is_counted_and_the_others_go_on(tmp_path, capsys):
     assert "e/nonsense failed: KeyError" in capsys.readouterr().err
     assert harness.result_of(jobs[1], tmp_path) == {"a": 1, "seconds": pytest.approx(0, abs=1)}
     assert harness.result_of(jobs[0], tmp_path) is None
+
+
+def test_where_every_run_fails_what_was_published_stays(tmp_path, capsys):
+    running = importlib.import_module("running")
+    module = ModuleType("stub")
+    module.NAME, module.__file__ = "stub", "stub.py"
+    module.jobs = lambda seeds, tiny: [running.Job("stub", "a", running.replicated, {})]  # takes arguments: fails
+    page = tmp_path / "stub.md"
+    page.write_text("published")
+    args = running.parser_of("").parse_args(["--runs", f"{tmp_path}", "--results", f"{tmp_path}", "--parallel", "1"])
+    assert running.run_experiments([module], args) == 1
+    assert page.read_text() == "published"
+    assert not (tmp_path / "evidence").exists()
+    assert "stub: no run is done" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from harness import (
     spearman,
     truth_of,
 )
+from tracking import TOLERANCE
 
 MODALITIES = ("tokens", "waveforms", "renderings")
 AUGMENTED = ("deleted", "cropped")  # added: views of one text and of one sound, whose MI is unknown
@@ -34,7 +35,6 @@ ARMS = {
     "sdmi predictor, EMA": PREDICTOR | SLOW | {"target": "ema"},
     "sdmi predictor, gradient": PREDICTOR,
 }
-TOLERANCE = 0.02
 
 
 def trained_pair(arm: str) -> str:

@@ -34,13 +34,13 @@ from harness import (
     train,
     twice,
 )
-from modality_arms import ARMS, AUGMENTED, MODALITIES, TOLERANCE, ranks_accuracy, table, trained_pair
+from modality_arms import ARMS, AUGMENTED, MODALITIES, ranks_accuracy, table, trained_pair
 from reporting import Claim, Interval, Report, extension, mean_interval, ours, paired
+from tracking import NEAR, TOLERANCE
 
 NAME = "other_modalities"
 COMMON = {"steps": 150, "batch_size": 128, "evaluations": 5, "fine": 30, "pool": 6400}
 DECIDING = ("jmi exact", "jmi none", "sdmi exact")  # the primary claims
-NEAR = 0.9
 
 
 def jobs(seeds: Sequence[int], tiny: bool) -> list[Job]:

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,9 +44,12 @@ def cifar10(images: int = 7680, recipe: str = "moco", size: int = 32) -> Source:
 
 def take_from(pairs: Sequence[str]) -> None:
     """Read these files, SPLIT=FILE each, here and in processes that are started from here; not the Hub."""
-    if not all("=" in pair for pair in pairs):
+    files = dict(pair.partition("=")[::2] for pair in pairs)
+    if {*files} != {"train", "test"}:
         raise UserError("--data_files takes train=FILE test=FILE")
-    os.environ[FILES] = json.dumps(dict(pair.split("=", 1) for pair in pairs))
+    if missing := [file for file in files.values() if not Path(file).is_file()]:
+        raise UserError(f"--data_files: there is no file {missing[0]}")
+    os.environ[FILES] = json.dumps(files)
 
 
 @cache

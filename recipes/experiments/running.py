@@ -154,9 +154,12 @@ def run_experiments(modules: Sequence[ModuleType], args: argparse.Namespace) -> 
     )
     for module, own in jobs.items():
         found = [result_of(job, args.runs) for job in own]
-        if args.report_only:  # of runs that are gone, what was kept of them
-            found = [kept_of(job, args.results) if one is None else one for job, one in zip(own, found)]
+        # Of runs that are gone, or that failed this time, what was kept of them
+        found = [kept_of(job, args.results) if one is None else one for job, one in zip(own, found)]
         done = {job.name: (job.arguments, result) for job, result in zip(own, found) if result is not None}
+        if not done:
+            print(f"{module.NAME}: no run is done, so that its page stays as it is", file=sys.stderr)
+            continue
         report: Report = module.report(done, args)
         command = f"python recipes/experiments/{Path(module.__file__).name}"
         evidence = {job.name: done[job.name] for job in own if job.experiment == report.name and job.name in done}

@@ -1,7 +1,7 @@
 """What experiments that follow MI along a run share: the order of its steps, what is claimed, the table, a panel."""
 
+import itertools
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from statistics import mean
 from typing import Any
 
@@ -28,7 +28,7 @@ NEAR = 0.9  # the share of steps from which growth is called near-monotone
 MARGIN = 0.05  # nats within which two schedules are the same
 FAR = 0.1  # nats that are a fall worth the name
 SPACING = (
-    "A share depends on how often one looks, the largest fall below the best so far hardly does; how often the paper "
+    "A share depends on how often one looks, the largest fall below the best so far does less; how often the paper "
     "looked is not known. In blocks the online branch rests in M-steps, and cannot fall."
 )
 SHORT, EPOCH = 10, 60  # steps of a block: a few, and, on images, an epoch; runs are of whole E- and M-blocks
@@ -45,8 +45,7 @@ LABELS = {
     **{arm: f"sdmi, {words.removesuffix(', no turns')}" for arm, words in SCHEDULES.items()},
     CONTROL: "jmi without marginal term",
 }
-ESTIMATES = {"cos-DV": "cos_dv", "calibrated": "cos_dv_calibrated", "InfoNCE": "info_nce", "JSD": "jsd"}
-NAMES = {"cos_dv": "cos-DV", "cos_dv_calibrated": "calibrated cos-DV", "info_nce": "InfoNCE", "jsd": "JSD"}
+ESTIMATES = {"cos-DV": "cos_dv", "calibrated cos-DV": "cos_dv_calibrated", "InfoNCE": "info_nce", "JSD": "jsd"}
 OF_ARM = "{place}-{arm}"
 
 
@@ -81,17 +80,17 @@ class Places:
     def bounds(self, claim: Any) -> list[Claim]:
         """The share of other bounds, and of cos-DV where the costly ones are measured, which is less often."""
         found = []
-        for key, of in (
-            ("info_nce", "fine"),
-            ("cos_dv", "curves"),
-            ("cos_dv_calibrated", "curves"),
-            ("jsd", "curves"),
-        ):
-            for method, arm in BOTH.items():
-                name, steps = key if of == "fine" else f"mi/{key}", self.steps(of)
-                text = f"{self.where}, `{method}`: share of {steps} steps in which {NAMES[key]} does not fall "
-                text += f"by more than {TOLERANCE} nats{self.note}"
-                found.append(claim(text, self.share(arm, name, of=of), above=NEAR))
+        often, seldom = (
+            {"InfoNCE": "info_nce"},
+            {name: f"mi/{ESTIMATES[name]}" for name in ESTIMATES if name != "InfoNCE"},
+        )
+        for of, keys in (("fine", often), ("curves", seldom)):
+            for (name, key), (method, arm) in itertools.product(keys.items(), BOTH.items()):
+                text = (
+                    f"{self.where}, `{method}`: share of {self.steps(of)} steps in which {name} does not fall by more "
+                )
+                text += f"than {TOLERANCE} nats{self.note}"
+                found.append(claim(text, self.share(arm, key, of=of), above=NEAR))
         return found
 
     def steps(self, of: str) -> int:
@@ -155,7 +154,7 @@ class Places:
         return extension(text, paired(*ends))
 
     def falls(self) -> Claim:
-        """The largest fall below the best so far hardly depends on how often one looks, as a share does."""
+        """The largest fall below the best so far depends less on how often one looks than a share does."""
         found = self.read("sdmi_turns", lambda result: largest_fall(result["fine"]["cos_dv"]))
         text = f"{self.where}, `sdmi`: the largest fall of cos-DV below its best so far is small (nats; added)"
         return extension(text, mean_interval(found, 0), within=FAR)
@@ -175,7 +174,7 @@ class Places:
 
 def largest_fall(values: Sequence[float]) -> float:
     """Below the best so far."""
-    return max(best - value for best, value in zip(accumulate(values, max), values))
+    return max(best - value for best, value in zip(itertools.accumulate(values, max), values))
 
 
 def columns_of(done: Done) -> Mapping[str, Cell]:
